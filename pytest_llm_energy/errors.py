@@ -1,0 +1,37 @@
+"""What can go wrong, one type per room, written for the person reading CI."""
+
+
+class EnergyError(Exception):
+    """Base of every error this package raises on purpose: what happened, where, what to do."""
+
+
+class UsageError(EnergyError):
+    """An option, mark or argument that means nothing here; lists what does."""
+
+
+class HardwareError(EnergyError):
+    """Devices could not be read."""
+
+
+class MeterError(EnergyError):
+    """Joules cannot be metered on this host, or a window could not be read."""
+
+
+class ScenarioError(EnergyError, ValueError):
+    """A scenario or a set of arms that contradicts itself."""
+
+
+class EngineError(EnergyError):
+    """An engine could not load, refused the work, ran out of memory or died; carries its last words."""
+
+
+class MeasurementError(EnergyError):
+    """No valid run of an arm was obtained."""
+
+
+class JournalError(EnergyError):
+    """A journal could not be written or read."""
+
+
+class BaselineError(EnergyError):
+    """A baseline file is corrupt, of another schema, or could not be written."""

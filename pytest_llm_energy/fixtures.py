@@ -1,0 +1,304 @@
+"""The two fixtures: ``gpu_model``, the accelerator, and ``energy_meter``, which meters and judges on it."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from pytest_llm_energy.errors import EnergyError, EngineError, MeasurementError, ScenarioError
+from pytest_llm_energy.hardware.catalogue import GpuSpec
+from pytest_llm_energy.hardware.detection import Device
+from pytest_llm_energy.measuring import CallableWork, EngineWork, Work, measure
+from pytest_llm_energy.metering.meter import Reading
+from pytest_llm_energy.serving.scenario import Arms, Scenario
+from pytest_llm_energy.session import EnergySession
+from pytest_llm_energy.verdicts.baselines import Baseline, Published, read_baseline, read_published
+from pytest_llm_energy.verdicts.claims import Claim
+from pytest_llm_energy.verdicts.journal import Checked, Ran, Troubled, Windowed
+from pytest_llm_energy.verdicts.judge import Conditions, judge
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run
+from pytest_llm_energy.verdicts.rows import Row
+
+
+@dataclass(frozen=True)
+class GpuModel:
+    """The accelerator a test runs on.
+
+    Attributes:
+        spec: published specification.
+        devices: devices leased to this test; empty on a CPU.
+    """
+
+    spec: GpuSpec
+    devices: tuple[Device, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Mark, baseline folder and id, such as ``h200`` or ``cpu``."""
+        return self.spec.key
+
+    def __str__(self) -> str:
+        return self.key
+
+
+@dataclass
+class WindowReading:
+    """What ``energy_meter.window()`` yields; ``reading`` is there once the window is closed."""
+
+    name: str
+    _reading: Reading | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """Joules of the window, with seconds, uncertainty, method and validity.
+
+        Raises:
+            EnergyError: the window is still open.
+        """
+        if self._reading is None:
+            raise EnergyError(f"window {self.name!r} is still open: read it after the with-block")
+        return self._reading
+
+    @property
+    def joules(self) -> float:
+        """Energy of the window.
+
+        Raises:
+            EnergyError: the window is open, or its reading is invalid.
+        """
+        if not self.reading.valid:
+            says = "; ".join(reason.says for reason in self.reading.invalid)
+            raise EnergyError(f"window {self.name!r} has no valid reading: {says}")
+        return self.reading.joules
+
+    @property
+    def seconds(self) -> float:
+        """Length of the window."""
+        return self.reading.seconds
+
+
+@dataclass(kw_only=True)
+class EnergyMeter:
+    """Meters on the leased devices, and judges.
+
+    ``window`` meters anything, ``measure`` a series of scenarios, ``compare`` two or more arms or callables,
+    ``check`` judges what was measured.
+    """
+
+    gpu_model: GpuModel
+    _session: EnergySession
+    _key: CaseKey
+    _baseline: Baseline | None
+    _published: Published | None
+    rows: list[Row] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
+    _stack: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def window(self, name: str = "window") -> Iterator[WindowReading]:
+        """Meter the block: the caller's own code, or a server it drives.
+
+        Work on a GPU must be synchronised before the block ends.
+
+        Raises:
+            MeterError: this host cannot meter.
+        """
+        result = WindowReading(name)
+        meter = self._session.meter(self.gpu_model.devices)
+        self._say(f"metering {name}")
+        opened = meter.open()
+        started = time.monotonic()
+        try:
+            yield result
+        finally:
+            result._reading = opened.close(started, time.monotonic())
+        self._session.record(Windowed(key=self._key, name=name, reading=result.reading))
+
+    def measure(self, *scenarios: Scenario) -> Measured:
+        """Meter scenarios side by side, interleaved; they are named by the fields in which they differ.
+
+        Raises:
+            ScenarioError: none is given, or two are equal.
+            EngineError: an engine failed.
+            MeasurementError: a scenario's readings stayed invalid.
+        """
+        return self._measure(dict(zip(_names(scenarios), scenarios, strict=True)), control=None)
+
+    def compare(self, arms: Arms | None = None, /, **callables: Callable[[], object]) -> Measured:
+        """Meter arms against each other, interleaved; the last is the control.
+
+        Args:
+            arms: scenarios by name, or None to compare callables.
+            **callables: functions by name, each run in this process.
+
+        Raises:
+            ScenarioError: neither two arms nor two callables are given.
+            EngineError: an engine failed.
+            MeasurementError: an arm's readings stayed invalid.
+        """
+        if arms is not None and not callables:
+            return self._measure(dict(arms), control=arms.control)
+        if arms is not None or len(callables) < 2:
+            raise ScenarioError("compare(arms), or compare(one=function, other=function): two at least")
+        return self._measure(callables, control=list(callables)[-1])
+
+    def check(
+        self,
+        measured: Measured,
+        claim: Claim | None = None,
+        *,
+        published: str | None = None,
+        budget: float | None = None,
+    ) -> None:
+        """Judge every level against its baseline and the claim against what was measured.
+
+        Verdicts are recorded on the test; one that fails the gate fails the test when its body has ended.
+
+        Args:
+            measured: what ``measure`` or ``compare`` returned.
+            claim: what the finding asserts, None to judge levels alone.
+            published: id of the published figure that the claim is about.
+            budget: relative increase of a level that passes, None for the baseline's.
+
+        Raises:
+            MeasurementError: the claim is about something that was not measured.
+            BaselineError: ``published`` is unknown.
+        """
+        check = Checked(
+            key=self._key,
+            series=measured.series,
+            tp=max(1, len(self.gpu_model.devices)),
+            arms=tuple(arm.name for arm in measured.arms),
+            control=measured.control,
+            claim=claim,
+            budget=budget,
+            figure=published,
+        )
+        self._session.record(check)
+        self.rows += judge(check, measured, self._conditions(self._stack))
+
+    def replay(self) -> None:
+        """Judge what the journal recorded for this case, instead of running the test's body.
+
+        Raises:
+            EnergyError: the case ended in an error when it was measured, or nothing valid was.
+        """
+        journal = self._session.replayed
+        assert journal is not None
+        if self._key in journal.troubles:
+            raise EnergyError(f"when it was measured: {journal.troubles[self._key]}")
+        for check in journal.checks_of(self._key):
+            measured = journal.measured(check)
+            for arm in measured.arms:
+                if not arm.runs:
+                    why = journal.why_invalid(check, arm.name)
+                    raise MeasurementError(f"{self._key}: arm {arm.name!r} has no valid run: {why}")
+            self.rows += judge(check, measured, self._conditions(journal.stack(measured)))
+
+    def trouble(self, says: str) -> None:
+        """Record that the case ended in an error."""
+        if not self._session.replayed:
+            self._session.record(Troubled(key=self._key, says=says))
+
+    def _conditions(self, stack: dict[str, str]) -> Conditions:
+        return Conditions(
+            fingerprint=self._session.fingerprint,
+            stack=stack,
+            baseline=self._baseline,
+            published=self._published,
+            budget=self._session.options.budget,
+        )
+
+    def _measure(
+        self, things: dict[str, Scenario] | dict[str, Callable[[], object]], *, control: str | None
+    ) -> Measured:
+        taken = {arm.name for earlier in self.measured for arm in earlier.arms}
+        if again := taken & things.keys():
+            raise ScenarioError(f"arm names must differ within a test; measured before: {sorted(again)}")
+        meter = self._session.meter(self.gpu_model.devices)
+        series = len(self.measured)
+        runs: dict[str, list[Run]] = {name: [] for name in things}
+        identities = {n: t.identity() if isinstance(t, Scenario) else None for n, t in things.items()}
+
+        def record(work: Work, run: Run) -> None:
+            self._session.record(Ran(key=self._key, series=series, arm=work.name, identity=work.identity, run=run))
+            if run.reading.valid:
+                runs[work.name].append(run)
+
+        try:
+            works = [self._work(name, thing) for name, thing in things.items()]
+            measure(works, meter, self._session.plan, record=record, say=self._say)
+        except EngineError:
+            for thing in things.values():
+                if isinstance(thing, Scenario):
+                    self._session.pool.discard(thing)
+            raise
+        arms = tuple(Arm(name=n, identity=identities[n], runs=tuple(runs[n])) for n in things)
+        result = Measured(key=self._key, series=series, arms=arms, control=control)
+        self.measured.append(result)
+        return result
+
+    def _work(self, name: str, thing: Scenario | Callable[[], object]) -> Work:
+        if not isinstance(thing, Scenario):
+            return CallableWork(name, thing)
+        engine = self._session.pool.engine(
+            thing, self.gpu_model.devices, lambda stage: self._say(f"loading {name}: {stage}")
+        )
+        self._stack |= engine.stack
+        return EngineWork(name, thing, engine, self._say)
+
+    def _say(self, what: str) -> None:
+        self._session.live.say(f"{self._key.finding} {self._key.case}", what)
+
+
+SESSION = pytest.StashKey[EnergySession]()
+"""On the config: what this process holds while it measures."""
+
+CASE = pytest.StashKey[CaseKey]()
+"""On every energy test: where its measurements belong."""
+
+DEGREE = pytest.StashKey[int]()
+"""On every energy test: devices it runs on."""
+
+METER = pytest.StashKey[EnergyMeter]()
+"""On an energy test that has begun: its meter, for the report."""
+
+
+@pytest.fixture
+def gpu_model(request: pytest.FixtureRequest) -> GpuModel:
+    """The accelerator this test runs on: its specification, and the devices leased to the test."""
+    session = request.config.stash[SESSION]
+    devices = () if session.replayed else session.host.devices[: request.node.stash[DEGREE]]
+    return GpuModel(session.spec, devices)
+
+
+@pytest.fixture
+def energy_meter(request: pytest.FixtureRequest, gpu_model: GpuModel) -> EnergyMeter:
+    """Meters joules on the leased devices, and judges them: window, measure, compare, check."""
+    session = request.config.stash[SESSION]
+    key = request.node.stash[CASE]
+    meter = EnergyMeter(
+        gpu_model=gpu_model,
+        _session=session,
+        _key=key,
+        # Read before anything is measured, so that a corrupt file costs no device time.
+        _baseline=read_baseline(session.options.baselines, key.gpu, key.finding),
+        _published=read_published(session.options.baselines, key.finding),
+    )
+    if not session.replayed:
+        session.meter(gpu_model.devices)
+    request.node.stash[METER] = meter
+    return meter
+
+
+def _names(scenarios: tuple[Scenario, ...]) -> list[str]:
+    if not scenarios:
+        raise ScenarioError("measure() needs a scenario")
+    identities = [scenario.identity() for scenario in scenarios]
+    fields = [f for f in identities[0] if any(i[f] != identities[0][f] for i in identities)]
+    names = [", ".join(f"{f}={i[f]}" for f in fields) or "scenario" for i in identities]
+    if len(set(names)) < len(names):
+        raise ScenarioError("measure() was given two equal scenarios")
+    return names

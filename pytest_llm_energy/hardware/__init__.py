@@ -1,0 +1,1 @@
+"""Which accelerators exist, which this host has, and what they are."""

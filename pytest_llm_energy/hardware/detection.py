@@ -1,0 +1,122 @@
+"""What this host has, asked of NVML in a subprocess so that a hung driver cannot hang pytest."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from pytest_llm_energy.errors import HardwareError
+from pytest_llm_energy.hardware.catalogue import CPU, GpuSpec, identify
+
+PROBE_TIMEOUT_SECONDS = 60
+"""A cold driver without persistence mode takes seconds per device to answer."""
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """One GPU of this host.
+
+    Attributes:
+        index: position in PCI bus order, as ``CUDA_VISIBLE_DEVICES`` counts it.
+        uuid: NVML's identifier; readings are taken by it.
+        name: NVML's product name.
+        power_limit_watts: enforced limit; None where the driver does not say.
+        mig: whether multi-instance mode is on (readings are then of the whole card).
+        ecc: whether memory error correction is on.
+    """
+
+    index: int
+    uuid: str
+    name: str
+    power_limit_watts: float | None = None
+    mig: bool | None = None
+    ecc: bool | None = None
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """NVML's answer: every device of the host, and the driver that runs them."""
+
+    devices: tuple[Device, ...] = ()
+    driver: str | None = None
+    cuda: str | None = None
+    problem: str | None = None
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """The accelerator that tests of this host run on.
+
+    Attributes:
+        spec: kind of the devices below; ``cpu`` when there are none.
+        devices: devices of that kind which this process may use, in PCI order.
+        driver: driver version, None without devices.
+        cuda: highest CUDA version the driver serves, None without devices.
+        problem: why devices that seem present cannot be used, None when all is well.
+    """
+
+    spec: GpuSpec
+    devices: tuple[Device, ...] = ()
+    driver: str | None = None
+    cuda: str | None = None
+    problem: str | None = None
+
+
+def detect() -> Host:
+    """This host's accelerator, within the caller's ``CUDA_VISIBLE_DEVICES``."""
+    if sys.platform == "linux" and not _nvidia_driver_present():
+        return Host(spec=CPU)
+    return choose(_probe(), visible=os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def choose(probe: Probe, *, visible: str | None) -> Host:
+    """The host as the caller may use it: the commonest kind among its visible devices.
+
+    Args:
+        probe: all devices of the host.
+        visible: the caller's ``CUDA_VISIBLE_DEVICES``, None when unset.
+
+    Raises:
+        HardwareError: ``visible`` names a device that is not there.
+    """
+    devices = probe.devices if visible is None else _visible(probe.devices, visible)
+    if not devices:
+        return Host(spec=CPU, problem=probe.problem)
+    kinds = Counter(identify(device.name) for device in devices)
+    spec = kinds.most_common(1)[0][0]
+    return Host(
+        spec=spec,
+        devices=tuple(device for device in devices if identify(device.name) == spec),
+        driver=probe.driver,
+        cuda=probe.cuda,
+        problem=probe.problem,
+    )
+
+
+def _visible(devices: tuple[Device, ...], visible: str) -> tuple[Device, ...]:
+    chosen = []
+    for entry in filter(None, (part.strip() for part in visible.split(","))):
+        if entry == "-1":
+            break
+        matches = [d for d in devices if str(d.index) == entry or d.uuid.startswith(entry)]
+        if len(matches) != 1:
+            known = ", ".join(f"{d.index} ({d.uuid})" for d in devices) or "none"
+            raise HardwareError(f"CUDA_VISIBLE_DEVICES names {entry!r}; this host's devices: {known}")
+        chosen.append(matches[0])
+    return tuple(chosen)
+
+
+def _nvidia_driver_present() -> bool:
+    return any(Path(p).exists() for p in ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg"))
+
+
+def _probe() -> Probe:
+    command = [sys.executable, "-m", "pytest_llm_energy.hardware.nvml_probe"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=PROBE_TIMEOUT_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return Probe(problem=f"NVML did not answer within {PROBE_TIMEOUT_SECONDS} s; is the driver hung?")
+    if done.returncode != 0:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+        return Probe(problem=f"asking NVML failed (exit {done.returncode}): {last[0]}")
+    return msgspec.json.decode(done.stdout, type=Probe)

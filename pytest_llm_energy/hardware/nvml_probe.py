@@ -1,0 +1,62 @@
+"""Print this host's NVIDIA devices as JSON; run as a module, in a process of its own."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pynvml
+
+from pytest_llm_energy.hardware.detection import Device, Probe
+
+
+def probe() -> Probe:
+    """Ask NVML for every device; a missing driver is an answer, not an error."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return Probe(problem=f"NVML cannot start: {error}")
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        handles.sort(key=lambda handle: _pci_key(pynvml.nvmlDeviceGetPciInfo(handle)))
+        version = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        return Probe(
+            devices=tuple(_device(index, handle) for index, handle in enumerate(handles)),
+            driver=_text(pynvml.nvmlSystemGetDriverVersion()),
+            cuda=f"{version // 1000}.{version % 1000 // 10}",
+        )
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _device(index: int, handle: Any) -> Device:
+    limit = _optional(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    mig = _optional(pynvml.nvmlDeviceGetMigMode, handle)
+    ecc = _optional(pynvml.nvmlDeviceGetEccMode, handle)
+    return Device(
+        index=index,
+        uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
+        name=_text(pynvml.nvmlDeviceGetName(handle)),
+        power_limit_watts=None if limit is None else limit / 1000,
+        mig=None if mig is None else bool(mig[0]),
+        ecc=None if ecc is None else bool(ecc[0]),
+    )
+
+
+def _optional(call: Callable[[Any], Any], handle: Any) -> Any:
+    try:
+        return call(handle)
+    except pynvml.NVMLError:
+        return None
+
+
+def _pci_key(info: Any) -> tuple[int, int, int]:
+    return info.domain, info.bus, info.device
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(msgspec.json.encode(probe()))

@@ -1,0 +1,143 @@
+"""Marks of energy tests: GPU models and tensor-parallel degree; where an item belongs."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import pytest
+
+from pytest_llm_energy.hardware.catalogue import GpuSpec, catalogue, unknown_gpu_message
+from pytest_llm_energy.serving.scenario import Arms, Scenario, Series
+from pytest_llm_energy.verdicts.measured import CaseKey
+
+GPU = "gpu"
+FULL = "full"
+CASES = "energy_cases"
+TP_DEGREES = (1, 2, 4, 8)
+
+
+def register(config: pytest.Config, specs: Iterable[GpuSpec]) -> None:
+    """Make the marks known, so that ``--strict-markers`` accepts them and ``--markers`` explains them."""
+
+    def line(text: str) -> None:
+        config.addinivalue_line("markers", text)
+
+    for spec in specs:
+        line(f"{spec.key}: energy tests on {spec.name}; marks put on a test limit it to these GPU models")
+    line(f"{GPU}: energy tests on any GPU")
+    line(f"{FULL}: large grids, off unless named in -m")
+    line(f"{CASES}(name, **values): values of a parameter by GPU model key, '{GPU}' for any GPU not named")
+    line(f"tp(degree): energy test on this many devices, one of {TP_DEGREES}")
+    for degree in TP_DEGREES:
+        line(f"tp{degree}: energy tests on {degree} device(s)")
+
+
+def gpu_keys_in(expression: str, *, known_marks: Sequence[str]) -> list[str]:
+    """GPU model keys that occur as words in a ``-m`` expression, in order.
+
+    Raises:
+        pytest.UsageError: a word is no mark and looks like a misspelt key.
+    """
+    keys = []
+    for word in re.findall(r"[A-Za-z_]\w*", expression):
+        if word in catalogue():
+            keys.append(word)
+        elif word not in known_marks and difflib.get_close_matches(word, catalogue(), n=1, cutoff=0.7):
+            raise pytest.UsageError(f"-m: {unknown_gpu_message(word)}")
+    return list(dict.fromkeys(keys))
+
+
+def cases(mark: pytest.Mark, specs: Iterable[GpuSpec]) -> tuple[str, list[tuple[str, object]]]:
+    """Parameter name of an ``energy_cases`` mark, and its values with the key of each GPU model.
+
+    The most specific list wins: that of the board, of its family, of any GPU.
+
+    Raises:
+        pytest.Collector.CollectError: the mark names no parameter, or an unknown GPU model.
+    """
+    if len(mark.args) != 1 or not isinstance(mark.args[0], str) or not mark.kwargs:
+        raise pytest.Collector.CollectError(f"write {CASES}('name', cpu=[...], gpu=[...]), not {mark}")
+    for key in mark.kwargs.keys() - catalogue().keys() - {GPU}:
+        raise pytest.Collector.CollectError(f"{CASES}: {unknown_gpu_message(key)}, {GPU}")
+    values = []
+    for spec in specs:
+        fallback = "cpu" if spec.key == "cpu" else GPU
+        chosen = next((k for k in (spec.key, spec.family, fallback) if k in mark.kwargs), None)
+        values += [(spec.key, value) for value in (mark.kwargs[chosen] if chosen else ())]
+    return mark.args[0], values
+
+
+def limited_to(item: pytest.Item, spec: GpuSpec) -> bool:
+    """Whether the GPU marks put on the test, if any, admit this GPU model."""
+    names = {mark.name for mark in item.iter_markers()}
+    limits = names & (catalogue().keys() | {spec.key, GPU})
+    return not limits or bool(limits & _names(spec))
+
+
+def mark(item: pytest.Function, spec: GpuSpec) -> None:
+    """Put the GPU model's and the tensor-parallel marks on an energy test.
+
+    Raises:
+        pytest.Collector.CollectError: its ``tp`` mark makes no sense.
+    """
+    degree = tp_degree(item)
+    for name in sorted(_names(spec)):
+        item.add_marker(name)
+    item.add_marker(f"tp{degree}")
+    if item.get_closest_marker("tp") is None:
+        item.add_marker(pytest.mark.tp(degree=degree))
+
+
+def tp_degree(item: pytest.Item) -> int:
+    """Devices an energy test runs on: its ``tp`` mark, or the most any of its scenarios needs.
+
+    Raises:
+        pytest.Collector.CollectError: the mark is not ``tp(degree=...)`` with a known degree, or is too small.
+    """
+    needed = max((s.tensor_parallel_size for s in scenarios(item)), default=1)
+    found = item.get_closest_marker("tp")
+    if found is None:
+        return needed
+    if found.args or found.kwargs.keys() != {"degree"} or found.kwargs["degree"] not in TP_DEGREES:
+        given = ", ".join([*map(repr, found.args), *(f"{k}={v!r}" for k, v in found.kwargs.items())])
+        raise pytest.Collector.CollectError(
+            f"{item.nodeid}: tp({given}) is not known; write tp(degree=N), N one of {TP_DEGREES}"
+        )
+    degree: int = found.kwargs["degree"]
+    if degree < needed:
+        raise pytest.Collector.CollectError(
+            f"{item.nodeid}: tp(degree={degree}), but a scenario is split over {needed} devices"
+        )
+    return degree
+
+
+def scenarios(item: pytest.Item) -> Iterator[Scenario]:
+    """Every scenario among an item's parameters."""
+    callspec = getattr(item, "callspec", None)
+    for value in callspec.params.values() if callspec else ():
+        if isinstance(value, Scenario):
+            yield value
+        elif isinstance(value, Arms):
+            yield from value.values()
+        elif isinstance(value, Series):
+            yield from value
+
+
+def engine_keys(item: pytest.Item) -> list[str]:
+    """Engines an item's scenarios run on, in order, each once."""
+    return list(dict.fromkeys(scenario.engine_key for scenario in scenarios(item)))
+
+
+def case_key(item: pytest.Function, gpu: str) -> CaseKey:
+    """Finding and case of an energy test: from its module, class, function and parameters."""
+    module = item.getparent(pytest.Module)
+    stem = module.path.stem if module else "tests"
+    parameters = item.callspec.id.removeprefix(gpu).removeprefix("-")
+    names = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
+    names.append((item.originalname or item.name).removeprefix("test_"))
+    case = ".".join(names) + (f"[{parameters}]" if parameters else "")
+    return CaseKey(gpu=gpu, finding=stem.removeprefix("test_").replace("_", "-"), case=case)
+
+
+def _names(spec: GpuSpec) -> set[str]:
+    return {spec.key, spec.family} | (set() if spec.key == "cpu" else {GPU})

@@ -1,0 +1,60 @@
+"""Which meter this host can offer."""
+
+from collections.abc import Callable, Sequence
+
+from pytest_llm_energy.errors import UsageError
+from pytest_llm_energy.hardware.detection import Device
+from pytest_llm_energy.metering.meter import Meter
+
+METERS = ("auto", "nvml", "rapl", "codecarbon")
+
+
+def choose_meter(name: str, devices: Sequence[Device]) -> Meter:
+    """Make the meter of that name; ``auto`` takes the most exact one this host has.
+
+    Args:
+        name: one of METERS.
+        devices: leased GPUs, empty on a host without.
+
+    Raises:
+        UsageError: the name is unknown, or asks for NVML without a GPU.
+        MeterError: the meter cannot work here.
+    """
+    makers: dict[str, Callable[[], Meter]] = {
+        "nvml": lambda: _nvml(devices),
+        "rapl": _rapl,
+        "codecarbon": _codecarbon,
+    }
+    if name == "auto":
+        name = _most_exact(devices)
+    if name not in makers:
+        raise UsageError(f"unknown meter {name!r}; known: {', '.join(METERS)}")
+    return makers[name]()
+
+
+def _most_exact(devices: Sequence[Device]) -> str:
+    if devices:
+        return "nvml"
+    from pytest_llm_energy.metering.rapl import packages
+
+    return "rapl" if packages() else "codecarbon"
+
+
+def _nvml(devices: Sequence[Device]) -> Meter:
+    if not devices:
+        raise UsageError("--energy-meter=nvml needs a GPU, and none is leased on this host")
+    from pytest_llm_energy.metering.nvml import NvmlCounterMeter
+
+    return NvmlCounterMeter(devices)
+
+
+def _rapl() -> Meter:
+    from pytest_llm_energy.metering.rapl import RaplMeter
+
+    return RaplMeter()
+
+
+def _codecarbon() -> Meter:
+    from pytest_llm_energy.metering.codecarbon import CodeCarbonMeter
+
+    return CodeCarbonMeter()

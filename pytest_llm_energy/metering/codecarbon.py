@@ -1,0 +1,104 @@
+"""CodeCarbon's estimate of this process tree: TDP times its share of the processor's time.
+
+Its tracker runs here, in the process that meters, not inside the busy worker: from there its figures repeat;
+inside the worker they scattered by half. Only the CPU's part is taken, because its RAM part is a constant per
+gigabyte. ``pue`` is 1: joules of the processor, not of the building.
+"""
+
+import logging
+import warnings
+from typing import Any
+
+from pytest_llm_energy.errors import MeterError
+from pytest_llm_energy.metering.meter import Invalid, Reading, no_energy
+
+JOULES_PER_KWH = 3.6e6
+
+CLOCK_TICK_SECONDS = 0.01
+"""Resolution of a process's CPU time in /proc (USER_HZ = 100)."""
+
+TIMES_READ = 4
+"""User and system time, at either end of a window: each is cut off to a whole tick."""
+
+
+class CodeCarbonMeter:
+    """The CPU's share of a CodeCarbon task, in process mode, offline.
+
+    Estimated: the scale rests on CodeCarbon's table of TDPs, so levels mean little in watts while ratios
+    between arms follow the processor time they take. The stated uncertainty is that of the clock ticks, not
+    of the table.
+    """
+
+    method = "codecarbon-process"
+    estimated = True
+
+    def __init__(self) -> None:
+        """Start an offline tracker.
+
+        Raises:
+            MeterError: CodeCarbon is not installed, or finds no processor to estimate.
+        """
+        logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
+        try:
+            import codecarbon
+        except ImportError as error:
+            raise MeterError(
+                "this host has no GPU counter and no readable RAPL, and CodeCarbon, which could estimate, is not "
+                "installed: pip install 'pytest-llm-energy[codecarbon]'"
+            ) from error
+        with warnings.catch_warnings():
+            # save_to_file is deprecated from 3.3 on, and the only name before.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._tracker: Any = codecarbon.OfflineEmissionsTracker(
+                country_iso_code="USA",  # asked for, but only grams depend on it
+                tracking_mode="process",
+                pue=1,
+                save_to_file=False,
+                allow_multiple_runs=True,
+                measure_power_secs=3600,  # tasks measure at their ends
+                log_level="critical",
+            )
+        self._tasks = 0
+        self.source = f"CodeCarbon {codecarbon.__version__}, process mode, CPU's share, pue 1"
+        self.open().close(0.0, 1.0)  # the first task sets the hardware up, for half a second
+
+    def open(self) -> "_TaskWindow":
+        """Start a task."""
+        self._tasks += 1
+        name = f"window-{self._tasks}"
+        self._tracker.start_task(name)
+        return _TaskWindow(self, self._tracker, name)
+
+    def shutdown(self) -> None:
+        """Stop the tracker."""
+        self._tracker.stop()
+
+
+class _TaskWindow:
+    def __init__(self, meter: CodeCarbonMeter, tracker: Any, name: str) -> None:
+        self._meter = meter
+        self._tracker = tracker
+        self._name = name
+
+    def close(self, started: float, ended: float) -> Reading:
+        task = self._tracker.stop_task(self._name)
+        seconds = ended - started
+        if task is None:
+            reason = Invalid("meter-failed", "CodeCarbon returned no task; see its log")
+            return self._reading(0.0, seconds, (reason,))
+        joules = task.cpu_energy * JOULES_PER_KWH
+        advice = "was the work too short for a 10 ms clock tick? Lengthen --energy-window"
+        return self._reading(joules, seconds, no_energy(joules, seconds, advice))
+
+    def _reading(self, joules: float, seconds: float, invalid: tuple[Invalid, ...]) -> Reading:
+        # Relative to one core's time in the window; work on more cores is resolved better than stated.
+        busy_seconds = max(seconds, CLOCK_TICK_SECONDS)
+        ticks = CLOCK_TICK_SECONDS * (TIMES_READ / 12) ** 0.5
+        return Reading(
+            joules=joules,
+            seconds=seconds,
+            uncertainty_joules=abs(joules) * ticks / busy_seconds,
+            method=self._meter.method,
+            estimated=True,
+            invalid=invalid,
+        )

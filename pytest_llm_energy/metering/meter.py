@@ -1,0 +1,98 @@
+"""The meter protocol: open a window, run the work, close it, get a reading with its uncertainty."""
+
+from typing import Protocol
+
+import msgspec
+
+
+class Invalid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a reading does not count.
+
+    Attributes:
+        code: stable reason code, such as ``no-energy``.
+        says: a sentence that tells the reader what happened and what to do.
+    """
+
+    code: str
+    says: str
+
+
+class DeviceReading(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Joules of one device in a window."""
+
+    device: str
+    joules: float
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Joules of one metered window.
+
+    Attributes:
+        joules: energy of all metered devices within the window.
+        seconds: length of the window, from start of the work to its end (monotonic clock).
+        uncertainty_joules: one standard deviation of the metering itself, not of the work.
+        method: how it was metered, such as ``nvml-counter`` or ``codecarbon-process``.
+        estimated: true where the figure is modelled from load rather than measured as energy.
+        devices: the parts by device, where the meter can tell them apart.
+        invalid: reasons why the reading must not count; empty for a valid one.
+    """
+
+    joules: float
+    seconds: float
+    uncertainty_joules: float
+    method: str
+    estimated: bool = False
+    devices: tuple[DeviceReading, ...] = ()
+    invalid: tuple[Invalid, ...] = ()
+
+    @property
+    def valid(self) -> bool:
+        """Whether the reading counts."""
+        return not self.invalid
+
+    @property
+    def watts(self) -> float:
+        """Mean power within the window."""
+        return self.joules / self.seconds
+
+
+class Window(Protocol):
+    """An open window of a meter."""
+
+    def close(self, started: float, ended: float) -> Reading:
+        """Close the window around work that ran from ``started`` to ``ended`` (monotonic seconds)."""
+
+
+class Meter(Protocol):
+    """Something that measures joules of windows on fixed devices.
+
+    Attributes:
+        method: value of ``Reading.method``.
+        estimated: value of ``Reading.estimated``.
+        source: one line for reports: instrument, version, what it covers.
+    """
+
+    method: str
+    estimated: bool
+    source: str
+
+    def open(self) -> Window:
+        """Begin a window; returns when the work may start.
+
+        Raises:
+            MeterError: the devices cannot be read.
+        """
+
+    def shutdown(self) -> None:
+        """Give back what the meter holds."""
+
+
+def no_energy(joules: float, seconds: float, advice: str) -> tuple[Invalid, ...]:
+    """The reasons a difference of counters is invalid: energy only ever grows, and work costs some."""
+    if seconds <= 0:
+        return (Invalid("no-time", "the window has no length: the work reported no duration"),)
+    if joules > 0:
+        return ()
+    if joules < 0:
+        return (Invalid("counter-reset", f"energy went backwards by {-joules:.3g} J: {advice}"),)
+    return (Invalid("no-energy", f"no energy was recorded in {seconds:.3g} s of work: {advice}"),)

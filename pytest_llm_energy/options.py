@@ -1,0 +1,159 @@
+"""Command line and ini settings, read once into a frozen configuration."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from pytest_llm_energy.errors import UsageError
+from pytest_llm_energy.metering.choice import METERS
+from pytest_llm_energy.verdicts.judge import DEFAULT_BUDGET
+from pytest_llm_energy.verdicts.rows import Gate
+
+GATES: tuple[str, ...] = get_args(Gate)
+
+DEFAULT_DEADLINE_SECONDS = 1800.0
+"""Loading and compiling a 32B model takes minutes; half an hour without an answer is a hang."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyConfig:
+    """What the options say.
+
+    Attributes:
+        gate: which verdicts fail a test: ``on`` (regressed, contradicts), ``strict`` (also whatever was not
+            decided), ``off`` (none).
+        budget: relative increase of a level that passes, above all others; None leaves those of the tests and
+            baselines, and 3 % where they have none.
+        baselines: folder of the baseline files.
+        journal: where the journal is written.
+        replay: journal to judge instead of measuring, None to measure.
+        report: Markdown file to write, None for none.
+        meter: one of METERS.
+        runs: metered windows per arm, None for the GPU model's default.
+        window_seconds: shortest window, None for the GPU model's default.
+        deadline_seconds: longest time any one request to an engine may take.
+    """
+
+    gate: Gate
+    budget: float | None
+    baselines: Path
+    journal: Path | None
+    replay: Path | None
+    report: Path | None
+    meter: str
+    runs: int | None
+    window_seconds: float | None
+    deadline_seconds: float
+
+    @classmethod
+    def from_pytest_config(cls, config: pytest.Config) -> "EnergyConfig":
+        """Read the command line, and the ini file where the command line is silent.
+
+        Raises:
+            UsageError: a value makes no sense.
+        """
+
+        def option(name: str) -> Any:
+            value = config.getoption(f"energy_{name}")
+            if value is None and name in INI:
+                value = INI[name](config.getini(f"energy_{name}") or None)
+            return value
+
+        def path(name: str) -> Path | None:
+            value = option(name)
+            return None if value is None else config.invocation_params.dir / value
+
+        baselines = option("baselines")
+        return cls(
+            gate=option("gate") or "on",
+            budget=option("budget"),
+            baselines=config.rootpath / "baselines" if baselines is None else config.rootpath / baselines,
+            journal=path("journal"),
+            replay=path("replay"),
+            report=path("report"),
+            meter=option("meter") or "auto",
+            runs=option("runs"),
+            window_seconds=option("window"),
+            deadline_seconds=option("deadline") or DEFAULT_DEADLINE_SECONDS,
+        )
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register every option, and its ini twin where a project would fix it."""
+    group = parser.getgroup("llm-energy", "energy of LLM serving")
+    add = group.addoption
+    add("--energy-gate", choices=GATES, help="which verdicts fail a test (default: on)")
+    add(
+        "--energy-budget",
+        type=percentage,
+        metavar="PERCENT",
+        help="allowed increase of J/token, such as 2.5%%, above what tests and baselines say "
+        f"(default there: {DEFAULT_BUDGET:.0%})".replace("%)", "%%)"),
+    )
+    add("--energy-baselines", metavar="DIR", help="folder of baselines (default: ROOTDIR/baselines)")
+    add("--energy-journal", metavar="FILE", help="journal to write (default: ROOTDIR/.llm-energy/TIME.jsonl)")
+    add("--energy-replay", metavar="JOURNAL", help="judge a journal; no body, engine or GPU is needed")
+    add("--energy-report", metavar="FILE.md", help="write the tables as Markdown")
+    add("--energy-meter", choices=METERS, help="how joules are metered (default: auto)")
+    add("--energy-runs", type=_at_least_two, metavar="N", help="windows per arm (default: 3; on a CPU 5)")
+    add("--energy-window", type=_positive, metavar="SECONDS", help="shortest window (default: 2.5; CPU 0.5)")
+    add(
+        "--energy-deadline",
+        type=_positive,
+        metavar="SECONDS",
+        help=f"longest wait for an engine's answer (default: {DEFAULT_DEADLINE_SECONDS:g})",
+    )
+    for name in INI:
+        parser.addini(f"energy_{name}", f"default of --energy-{name}", default="")
+
+
+def percentage(text: str) -> float:
+    """``3%`` as 0.03; also a plain fraction below 1.
+
+    Raises:
+        argparse.ArgumentTypeError: it is neither.
+    """
+    try:
+        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no budget: write a percentage such as 3%")
+    return value
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number of seconds")
+    return value
+
+
+def _at_least_two(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r}: two runs at least, or there is no spread to judge by")
+    return int(text)
+
+
+def _ini_budget(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return percentage(text)
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"ini setting energy_budget: {error}") from None
+
+
+def _ini_gate(text: str | None) -> str | None:
+    if text is not None and text not in GATES:
+        raise UsageError(f"ini setting energy_gate: {text!r}; known: {', '.join(GATES)}")
+    return text
+
+
+INI: dict[str, Any] = {"gate": _ini_gate, "budget": _ini_budget, "baselines": lambda text: text}

@@ -1,0 +1,394 @@
+"""pytest hooks: wiring only."""
+
+import datetime
+import os
+import re
+import sys
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pytest_llm_energy import markers, options
+from pytest_llm_energy.errors import EnergyError
+from pytest_llm_energy.fixtures import CASE, DEGREE, METER, SESSION, energy_meter, gpu_model
+from pytest_llm_energy.hardware.catalogue import GpuSpec, catalogue, gpu_spec
+from pytest_llm_energy.hardware.detection import Host
+from pytest_llm_energy.reporting import messages, summary
+from pytest_llm_energy.reporting.live import Live, LogLines, Silent, StatusLine, Uncaptured
+from pytest_llm_energy.reporting.summary import CaseOutcome, Summary
+from pytest_llm_energy.session import EnergySession
+from pytest_llm_energy.verdicts import files
+from pytest_llm_energy.verdicts.journal import join_segments, segments_folder
+from pytest_llm_energy.verdicts.rows import failing, worst
+
+__all__ = ["energy_meter", "gpu_model"]
+
+
+class Outcomes:
+    """Gathers how energy tests ended where reports arrive: in the only process, or in xdist's controller."""
+
+    def __init__(self) -> None:
+        self.by_test: dict[str, CaseOutcome] = {}
+        self.expected = 0
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the outcome off a report."""
+        carried = getattr(report, "llm_energy", None)
+        if carried is not None:
+            self.by_test[report.nodeid] = msgspec.convert(carried, CaseOutcome)
+
+
+OUTCOMES = pytest.StashKey[Outcomes]()
+"""On the config: outcomes so far, and how many energy tests this process selected."""
+
+EXIT_DECIDED_NOTHING = pytest.ExitCode.NO_TESTS_COLLECTED
+
+STATUS = {
+    "regressed": ("regressed", "R", ("REGRESSED", {"red": True})),
+    "contradicts": ("contradicts", "C", ("CONTRADICTS", {"red": True})),
+    "inconclusive": ("inconclusive", "?", ("INCONCLUSIVE", {"yellow": True})),
+    "incomparable": ("incomparable", "~", ("INCOMPARABLE", {"yellow": True})),
+    "improved": ("improved", "I", ("IMPROVED", {"green": True})),
+    "new": ("passed", "n", "NEW"),
+    "confirms": ("passed", "c", "CONFIRMS"),
+    "ok": ("passed", ".", "OK"),
+    "shown": ("passed", "s", "SHOWN"),
+}
+"""Category, letter and word by verdict. A test that fails the gate stays in pytest's category ``failed``, whose
+messages it prints; only its letter and word are the verdict's."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the options."""
+    options.add_options(parser)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the options, make the marks known."""
+    try:
+        energy = options.EnergyConfig.from_pytest_config(config)
+    except EnergyError as error:
+        raise pytest.UsageError(str(error)) from error
+    handed: dict[str, Any] | None = getattr(config, "workerinput", None)
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    default = config.rootpath / ".llm-energy" / f"{now}-{os.getpid()}.jsonl"
+    session = EnergySession(
+        energy,
+        _live(config),
+        process=handed["workerid"] if handed else "main",
+        journal=Path(handed["llm_energy_journal"]) if handed else energy.journal or default,
+    )
+    if handed:
+        session.know_host(msgspec.json.decode(handed["llm_energy_host"], type=Host))
+    elif energy.journal and energy.journal.exists():
+        raise pytest.UsageError(
+            f"{energy.journal} exists: a journal is of one run; name another with --energy-journal"
+        )
+    config.stash[SESSION] = session
+    config.stash[OUTCOMES] = Outcomes()
+    config.pluginmanager.register(config.stash[OUTCOMES], "llm-energy-outcomes")
+    markers.register(config, catalogue().values())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the detected host and the journal's place to an xdist worker."""
+    session = node.config.stash[SESSION]
+    node.workerinput["llm_energy_host"] = msgspec.json.encode(session.host).decode()
+    node.workerinput["llm_energy_journal"] = str(session.journal)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Collect an energy test for this host's GPU model, and for those that -m names."""
+    if gpu_model.__name__ not in metafunc.fixturenames:
+        return
+    specs = _specs(metafunc.config)
+    if (cases := metafunc.definition.get_closest_marker(markers.CASES)) is None:
+        keys = [spec.key for spec in specs]
+        metafunc.parametrize(gpu_model.__name__, keys, indirect=True, ids=keys)
+        return
+    name, values = markers.cases(cases, specs)
+    parameters = [pytest.param(key, value, id=f"{key}-{value}") for key, value in values]
+    metafunc.parametrize((gpu_model.__name__, name), parameters, indirect=[gpu_model.__name__])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem(
+    collector: pytest.Collector,
+) -> Generator[None, Any, Any]:
+    """Keep the cases that a test's GPU marks admit, and mark them with GPU model and degree."""
+    made = yield
+    if not isinstance(made, list):
+        return made
+    kept = []
+    keys = {spec.key: spec for spec in _specs(collector.config)}
+    for item in made:
+        key = _gpu_of(item)
+        if key is None:
+            kept.append(item)
+            continue
+        if key not in keys:
+            continue  # pytest's stand-in for a test without cases on these GPU models
+        spec = keys[key]
+        if markers.limited_to(item, spec):
+            markers.mark(item, spec)
+            item.stash[CASE] = markers.case_key(item, key)
+            item.stash[DEGREE] = markers.tp_degree(item)
+            kept.append(item)
+    return kept
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out full grids, skip what this host cannot run, bring tests of one engine together."""
+    if not re.search(rf"\b{markers.FULL}\b", config.option.markexpr):
+        full = [item for item in items if CASE in item.stash and item.get_closest_marker(markers.FULL)]
+        if full:
+            config.hook.pytest_deselected(items=full)
+            items[:] = [item for item in items if item not in full]
+    first: dict[tuple[str, ...], int] = {}
+    order = {}
+    for position, item in enumerate(items):
+        engines = tuple(sorted(markers.engine_keys(item)))
+        order[item] = first.setdefault(engines, position) if engines else position
+        if CASE in item.stash and (reason := _cannot_run(config.stash[SESSION], item)):
+            item.add_marker(pytest.mark.skip(reason=reason))
+    items.sort(key=order.__getitem__)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Prove that the journal can be written, before anything is spent on measuring."""
+    config = session.config
+    config.stash[OUTCOMES].expected = sum(CASE in item.stash for item in session.items)
+    energy = config.stash[SESSION]
+    if not config.stash[OUTCOMES].expected or config.option.collectonly or energy.options.replay:
+        return
+    folder = segments_folder(energy.journal)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise pytest.UsageError(
+            f"cannot write the journal at {energy.journal}: {error.strerror}; name another place with "
+            "--energy-journal"
+        ) from error
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
+    """Judge the journal in place of an energy test's body, when one is replayed."""
+    if CASE not in pyfuncitem.stash or not pyfuncitem.config.stash[SESSION].options.replay:
+        return None
+    pyfuncitem.stash[METER].replay()
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Keep the engines that the next test wants, end the others."""
+    try:
+        return (yield)
+    finally:
+        session = item.config.stash[SESSION]
+        if CASE in item.stash:
+            session.live.clear()
+            if not session.options.replay:
+                session.pool.retain(markers.engine_keys(nextitem) if nextitem else ())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put the verdicts on the report; one that fails the gate fails the test."""
+    report = yield
+    if CASE not in item.stash:
+        return report
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, EnergyError) and item.config.option.tbstyle == "auto":
+        report.longrepr = f"{type(error).__name__}: {error}"
+    outcome = _outcome(item, report, error)
+    if outcome is None:
+        return report
+    energy = item.config.stash[SESSION]
+    if report.when == "call" and report.passed:
+        if failed := failing(outcome.rows, energy.options.gate):
+            report.outcome = "failed"
+            report.longrepr = messages.failure(failed)
+        if outcome.rows:
+            report.user_properties.append(("energy_verdict", worst(outcome.rows)))
+    report.llm_energy = msgspec.to_builtins(outcome)  # type: ignore[attr-defined]
+    report.llm_energy_error = isinstance(error, EnergyError)  # type: ignore[attr-defined]
+    return report
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> Any:
+    """Letters and words of the verdicts; an engine or meter that failed is an error, not a failure."""
+    carried = getattr(report, "llm_energy", None)
+    if carried is None or report.when != "call" or report.skipped:
+        return None
+    if getattr(report, "llm_energy_error", False):
+        return "error", "E", "ERROR"
+    rows = msgspec.convert(carried, CaseOutcome).rows
+    if not rows:
+        return None
+    category, letter, word = STATUS[worst(rows)]
+    return ("failed" if report.failed else category), letter, word
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
+    """Close what was held, join the journal; a run that decided nothing does not pass; count in the last line."""
+    config = session.config
+    energy = config.stash[SESSION]
+    energy.close()
+    if hasattr(config, "workerinput"):
+        return (yield)
+    problem = _join(energy)
+    found = _summary(config)
+    undecided = found.decided_nothing and not config.option.collectonly
+    if undecided and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = EXIT_DECIDED_NOTHING
+    result = yield
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and found.cases and not config.option.collectonly:
+        reporter.write_line(summary.last_line(found), red=undecided)
+    if reporter is not None and problem:
+        reporter.write_line(f"energy: {problem}", red=True)
+    return result
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the tables; write the Markdown and the annotation where they are wanted."""
+    found = _summary(config)
+    if not found.outcomes or config.option.collectonly:
+        return
+    terminalreporter.section(f"energy: {_title(config.stash[SESSION])}")
+    for line in summary.text_lines(found):
+        terminalreporter.write_line(line)
+    for problem in _write_reports(config.stash[SESSION].options.report, found):
+        terminalreporter.write_line(f"energy: {problem}", red=True)
+    error = summary.annotation(found) if os.environ.get("GITHUB_ACTIONS") == "true" else None
+    if error:
+        terminalreporter.write_line(error)
+
+
+def _gpu_of(item: pytest.Item) -> str | None:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get(gpu_model.__name__) if callspec else None
+
+
+def _specs(config: pytest.Config) -> list[GpuSpec]:
+    """GPU models to collect for: the one measured or replayed, and those named in -m."""
+    own = config.stash[SESSION].spec
+    known = [line.split("(")[0].split(":")[0].strip() for line in config.getini("markers")]
+    named = markers.gpu_keys_in(config.option.markexpr, known_marks=known)
+    if own.key not in catalogue():
+        markers.register(config, [own])
+    return [own, *(gpu_spec(key) for key in named if key not in (own.key, own.family))]
+
+
+def _cannot_run(session: EnergySession, item: pytest.Item) -> str | None:
+    key = item.stash[CASE]
+    if session.replayed:
+        return None if key in session.replayed.cases else "not in the journal"
+    if key.gpu != session.spec.key:
+        problem = f": {session.host.problem}" if session.host.problem else ""
+        return f"needs {key.gpu}, this host has {session.spec.key}{problem}"
+    degree, devices = item.stash[DEGREE], len(session.host.devices)
+    if key.gpu != "cpu" and degree > devices:
+        return f"needs {degree} devices, this host has {devices}"
+    return None
+
+
+def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> CaseOutcome | None:
+    """How the test stands after this phase; None while it goes on."""
+    key = item.stash[CASE]
+    meter = item.stash.get(METER, None)
+    rows = meter.rows if meter else []
+    source = item.config.stash[SESSION].source
+    if report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        return CaseOutcome(key=key, state="skipped", says=reason.removeprefix("Skipped: "))
+    if report.failed and report.when != "teardown":
+        says = str(error) or type(error).__name__
+        if meter is not None:
+            meter.trouble(says)
+        return CaseOutcome(key=key, state="errored", rows=rows, source=source, says=says)
+    if report.when != "call":
+        return None
+    measured = bool(meter and meter.measured)
+    return CaseOutcome(key=key, state=summary.state_of(rows, measured=measured), rows=rows, source=source)
+
+
+def _summary(config: pytest.Config) -> Summary:
+    energy = config.stash[SESSION]
+    journal = energy.journal if energy.journal.exists() else None
+    return Summary(
+        outcomes=config.stash[OUTCOMES].by_test,
+        expected=config.stash[OUTCOMES].expected,
+        gate=energy.options.gate,
+        journal=_shown(journal, config) if journal else None,
+    )
+
+
+def _shown(path: Path, config: pytest.Config) -> str:
+    return os.path.relpath(path, config.invocation_params.dir)
+
+
+def _title(energy: EnergySession) -> str:
+    if energy.replayed:
+        simulated = ", simulated" if energy.replayed.opened.simulated else ""
+        return f"{energy.spec.name}, replayed{simulated}"
+    facts = energy.fingerprint.identity
+    return f"{facts['processor']}, {facts['cores']} cores" if energy.spec.key == "cpu" else energy.spec.name
+
+
+def _join(energy: EnergySession) -> str | None:
+    """Join the journal's segments; what went wrong, if anything."""
+    try:
+        join_segments(energy.journal)
+    except EnergyError as error:
+        return str(error)
+    return None
+
+
+def _write_reports(report: Path | None, found: Summary) -> Iterable[str]:
+    text = summary.markdown(found)
+    if report is not None:
+        try:
+            files.write_whole(report, text)
+        except EnergyError as error:
+            yield str(error)
+    if place := os.environ.get("GITHUB_STEP_SUMMARY"):
+        try:
+            with Path(place).open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            yield f"cannot write the step summary {place}: {error.strerror}"
+
+
+def _live(config: pytest.Config) -> Live:
+    """A status line on a terminal, lines in a log, lines on stderr from an xdist worker."""
+    if config.option.verbose < 0 or config.option.collectonly:
+        return Silent()
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    live: Live
+    if hasattr(config, "workerinput"):
+        live = LogLines(_stderr_line, prefix=f"[{config.workerinput['workerid']}] ")
+    elif reporter is None:
+        return Silent()
+    else:
+        live = StatusLine(config.get_terminal_writer()) if reporter.isatty else LogLines(reporter.write_line)
+    return live if capture is None else Uncaptured(live, capture.global_and_fixture_disabled)
+
+
+def _stderr_line(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,1 @@
+"""Pure functions from verdicts to text, and the live line."""

@@ -1,0 +1,157 @@
+"""Everything a run has to say at its end, from the cases' outcomes to lines of text."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from pytest_llm_energy.reporting.messages import headline
+from pytest_llm_energy.reporting.tables import claim_table, level_table, split
+from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.rows import Gate, Row, by_severity, decided, failing
+
+State = Literal["judged", "undecided", "skipped", "errored", "metered"]
+
+
+class CaseOutcome(msgspec.Struct, kw_only=True):
+    """How one energy test ended.
+
+    Attributes:
+        key: the case.
+        state: ``judged`` (something was decided), ``undecided``, ``skipped``, ``errored``, or ``metered`` (it only
+            used windows and asked for no verdict).
+        rows: its verdicts.
+        source: what metered it, in words.
+        says: why it was skipped, or what went wrong.
+    """
+
+    key: CaseKey
+    state: State
+    rows: list[Row] = msgspec.field(default_factory=list)
+    source: str | None = None
+    says: str | None = None
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the report is about.
+
+    Attributes:
+        outcomes: every energy test that was reached, by node id.
+        expected: energy tests selected, reached or not.
+        gate: which verdicts fail.
+        journal: how to refer to the journal, None when nothing was written.
+    """
+
+    outcomes: Mapping[str, CaseOutcome]
+    expected: int
+    gate: Gate
+    journal: str | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        """Verdicts of all cases."""
+        return [row for outcome in self.outcomes.values() for row in outcome.rows]
+
+    @property
+    def judged(self) -> int:
+        """Cases in which something was decided."""
+        return sum(outcome.state == "judged" for outcome in self.outcomes.values())
+
+    @property
+    def cases(self) -> int:
+        """Cases that should have been decided."""
+        metered = sum(outcome.state == "metered" for outcome in self.outcomes.values())
+        return max(self.expected, len(self.outcomes)) - metered
+
+    @property
+    def decided_nothing(self) -> bool:
+        """Whether there were cases, and none was decided: such a run must not pass."""
+        return self.cases > 0 and self.judged == 0 and self.gate != "off"
+
+
+def state_of(rows: Sequence[Row], *, measured: bool) -> State:
+    """State of a test whose body has ended without an error."""
+    if decided(rows):
+        return "judged"
+    return "undecided" if rows or measured else "metered"
+
+
+def text_lines(summary: Summary, *, style: str = "simple") -> Iterator[str]:
+    """The tables and what was left out, for the terminal."""
+    levels, claims = split(summary.rows)
+    for source in sorted({o.source for o in summary.outcomes.values() if o.source}):
+        yield f"metered by: {source}"
+    if levels:
+        yield ""
+        estimated = " (estimated: shown, never gated)" if any(row.estimated for row in levels) else ""
+        yield f"Levels: joules per output token{estimated}"
+        yield from level_table(levels, style=style).splitlines()
+        notes = sorted({row.note for row in levels if row.note and row.verdict == "incomparable"})
+        yield from (f"  {note}" for note in notes[:MOST_NOTES])
+        if len(notes) > MOST_NOTES:
+            yield f"  ... and {len(notes) - MOST_NOTES} more"
+    if claims:
+        yield ""
+        yield "Claims"
+        yield from claim_table(claims, style=style).splitlines()
+    yield from _skipped(summary)
+    if summary.journal:
+        yield ""
+        yield f"journal: {summary.journal}"
+
+
+MOST_NOTES = 6
+
+
+def last_line(summary: Summary) -> str:
+    """The line that counts: ``energy: judged 31 of 40 (29 ok, 2 regressed)``."""
+    counts: Counter[str] = Counter(row.verdict for row in by_severity(summary.rows) if row.verdict != "shown")
+    states = Counter(outcome.state for outcome in summary.outcomes.values())
+    parts = [f"{count} {verdict}" for verdict, count in counts.items()]
+    parts += [f"{states[s]} {s}" for s in ("errored", "skipped") if states[s]]
+    if missing := summary.expected - len(summary.outcomes):
+        parts += [f"{missing} not reached"] if missing > 0 else []
+    detail = f" ({', '.join(parts)})" if parts else ""
+    line = f"energy: judged {summary.judged} of {summary.cases}{detail}"
+    if summary.decided_nothing:
+        line += "; a gate that decided nothing does not pass (--energy-gate=off reports only)"
+    return line
+
+
+def markdown(summary: Summary) -> str:
+    """The same as a Markdown document."""
+    levels, claims = split(summary.rows)
+    parts = ["## Energy", last_line(summary)]
+    parts += [f"- {headline(row)}" for row in failing(summary.rows, summary.gate)]
+    if levels:
+        estimated = " (estimated: shown, never gated)" if any(row.estimated for row in levels) else ""
+        parts += [f"### Levels: joules per output token{estimated}", level_table(levels, style="github")]
+    if claims:
+        parts += ["### Claims", claim_table(claims, style="github")]
+    if skipped := list(_skipped(summary)):
+        parts.append("\n".join(["```", *filter(None, skipped), "```"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def annotation(summary: Summary) -> str | None:
+    """One GitHub Actions error for the worst failing row, None when nothing fails."""
+    if not (rows := failing(summary.rows, summary.gate)):
+        return None
+    rest = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
+    text = (headline(rows[0]) + rest).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return f"::error title=Energy {rows[0].verdict}::{text}"
+
+
+def _skipped(summary: Summary) -> Iterator[str]:
+    reasons: dict[str, list[CaseKey]] = {}
+    for outcome in summary.outcomes.values():
+        if outcome.state == "skipped":
+            reasons.setdefault(outcome.says or "skipped", []).append(outcome.key)
+    for reason, keys in sorted(reasons.items()):
+        yield ""
+        yield f"not judged here, {reason}:"
+        findings: dict[str, list[str]] = {}
+        for key in keys:
+            findings.setdefault(key.finding, []).append(key.case)
+        yield from (f"  {finding}: {', '.join(cases)}" for finding, cases in sorted(findings.items()))

@@ -1,0 +1,92 @@
+"""The two tables: levels and claims."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from tabulate import tabulate
+
+from pytest_llm_energy.reporting import words
+from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow, Row
+
+
+def level_table(rows: Sequence[LevelRow], *, style: str) -> str:
+    """Joules per token of every arm against its reference; columns nobody needs are left out."""
+    cases = short_cases(rows)
+    records = [
+        {
+            "finding": row.key.finding,
+            "case": cases[row.key],
+            "arm": row.arm,
+            "J/token": f"{words.joules(row.joules)}{'/call' if row.unit == 'call' else ''}",
+            "spread": words.spread(row),
+            "runs": str(row.runs),
+            "baseline": words.joules(row.change.reference_joules) if row.change else "",
+            "change": words.change(row.change.joules) if row.change else "",
+            "budget": words.percent(row.budget, digits=0) if row.verdict != "shown" else "",
+            "sees": f">= {row.change.joules.half_width:.1%}" if row.change else "",
+            "verdict": words.verdict(row),
+        }
+        for row in rows
+    ]
+    return _table(records, right=("J/token", "spread", "runs", "baseline"), style=style)
+
+
+def claim_table(rows: Sequence[ClaimRow], *, style: str) -> str:
+    """What each finding asserts, what was measured, and what the paper says."""
+    cases = short_cases(rows)
+    records = [
+        {
+            "finding": row.key.finding,
+            "case": cases[row.key],
+            "claim": row.says,
+            "measured": words.measured(row),
+            "paper": row.paper or "",
+            "verdict": words.verdict(row),
+        }
+        for row in rows
+    ]
+    return _table(records, right=(), style=style)
+
+
+def short_cases(rows: Iterable[Row]) -> dict[CaseKey, str]:
+    """What tables call each case: its parameters alone where its finding has one test, else all of it."""
+    keys = {row.key for row in rows}
+    tests: dict[str, set[str]] = {}
+    for key in keys:
+        tests.setdefault(key.finding, set()).add(key.case.partition("[")[0])
+    return {
+        key: key.case.partition("[")[2].removesuffix("]") or key.case
+        if len(tests[key.finding]) == 1
+        else key.case.replace("_", " ")
+        for key in keys
+    }
+
+
+def natural(key: CaseKey) -> tuple[str, list[tuple[int, str]]]:
+    """Sort key that puts 8 before 16."""
+    parts = re.findall(r"\d+|\D+", key.case)
+    return key.finding, [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def split(rows: Sequence[Row]) -> tuple[list[LevelRow], list[ClaimRow]]:
+    """Level rows and claim rows, each in order of finding and case."""
+    levels = [row for row in rows if isinstance(row, LevelRow)]
+    claims = [row for row in rows if isinstance(row, ClaimRow)]
+    return sorted(levels, key=lambda row: natural(row.key)), sorted(claims, key=lambda row: natural(row.key))
+
+
+def _table(records: list[dict[str, str]], *, right: Sequence[str], style: str) -> str:
+    columns = [name for name in (records[0] if records else {}) if any(r[name] for r in records)]
+    cells = [[_unrepeated(records, i, name) for name in columns] for i in range(len(records))]
+    alignment = ["right" if name in right else "left" for name in columns]
+    return str(tabulate(cells, columns, tablefmt=style, colalign=alignment, disable_numparse=True))
+
+
+def _unrepeated(records: list[dict[str, str]], index: int, name: str) -> str:
+    """A finding or case is written once for the rows it spans."""
+    spanning = {"finding": ("finding",), "case": ("finding", "case")}.get(name)
+    previous = records[index - 1] if index else None
+    if spanning and previous and all(previous[n] == records[index][n] for n in spanning):
+        return ""
+    return records[index][name]

@@ -1,0 +1,48 @@
+"""How numbers are written in every report."""
+
+import math
+
+from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow
+from pytest_llm_energy.verdicts.statistics import Interval
+
+
+def percent(fraction: float, *, digits: int = 1) -> str:
+    """A relative change: ``+6.2 %``."""
+    if not math.isfinite(fraction):
+        return "?"
+    return f"{fraction * 100:+.{digits}f} %"
+
+
+def change(interval: Interval) -> str:
+    """A relative change with its interval: ``+6.2 % [+5.1, +7.3]``."""
+    low, high = (f"{x * 100:+.1f}" if math.isfinite(x) else "?" for x in (interval.low, interval.high))
+    return f"{percent(interval.value)} [{low}, {high}]"
+
+
+def exponent(interval: Interval) -> str:
+    """A growth exponent with its interval."""
+    low, high = (f"{x:.2f}" if math.isfinite(x) else "?" for x in (interval.low, interval.high))
+    return f"power {interval.value:.2f} [{low}, {high}]"
+
+
+def joules(value: float) -> str:
+    """Joules with four significant digits and a prefix."""
+    for limit, scale, unit in ((1e-3, 1e6, "uJ"), (1.0, 1e3, "mJ"), (1e3, 1.0, "J")):
+        if abs(value) < limit:
+            return f"{value * scale:.4g} {unit}"
+    return f"{value / 1e3:.4g} kJ"
+
+
+def spread(row: LevelRow) -> str:
+    """Relative spread of the runs of a level."""
+    return "" if row.spread is None else f"{row.spread * 100:.1f} %"
+
+
+def verdict(row: LevelRow | ClaimRow) -> str:
+    """The verdict, with its reason code where it decides nothing."""
+    return f"{row.verdict} ({row.reason})" if row.reason and row.verdict != "shown" else row.verdict
+
+
+def measured(row: ClaimRow) -> str:
+    """What a claim is about, as measured."""
+    return change(row.interval) if row.kind == "effect" else exponent(row.interval)

@@ -1,0 +1,153 @@
+"""Engines that are alive: started when first wanted, ended when nothing to come wants them."""
+
+import itertools
+import os
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
+
+from pytest_llm_energy.errors import EngineError
+from pytest_llm_energy.hardware.detection import Device
+from pytest_llm_energy.serving.process import Done, WorkerProcess, this_python
+from pytest_llm_energy.serving.scenario import ENGINE_FIELDS, Scenario, Served
+
+Say = Callable[[str], None]
+
+
+class Engine:
+    """An engine start: one worker with one model loaded.
+
+    Attributes:
+        start: id of this start, unique among the starts of a journal.
+        load_seconds: from the request to load until the engine was ready.
+        stack: versions of what serves, by package.
+    """
+
+    def __init__(self, scenario: Scenario, worker: WorkerProcess, *, start: str, deadline: float) -> None:
+        self.start = start
+        self.load_seconds = 0.0
+        self.stack: dict[str, str] = {}
+        self._scenario = scenario
+        self._worker = worker
+        self._deadline = deadline
+        self._prepared: str | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self._worker.alive
+
+    @property
+    def pid(self) -> int:
+        """Process (and process group) id of the worker."""
+        return self._worker.pid
+
+    def load(self, say: Say) -> None:
+        """Load the model.
+
+        Raises:
+            EngineError: it cannot be loaded.
+        """
+        model = msgspec.to_builtins(self._scenario.preset)
+        done = self._ask({"do": "load", "identity": self._scenario.identity(), "model": model}, say)
+        self.load_seconds = done.seconds or 0.0
+        self.stack = done.stack or {}
+
+    def run(self, scenario: Scenario, batches: int, say: Say) -> Served:
+        """Serve a scenario's batch ``batches`` times.
+
+        Raises:
+            EngineError: the engine failed, or served other tokens than the scenario asks for.
+        """
+        identity = scenario.identity()
+        work = {name: value for name, value in identity.items() if name not in ENGINE_FIELDS}
+        key = msgspec.json.encode(work, order="sorted").decode()
+        if key != self._prepared:
+            self._ask({"do": "prepare", "work": work}, say)
+            self._prepared = key
+        done = self._ask({"do": "run", "batches": batches}, say)
+        served = _served(done)
+        expected = batches * scenario.batch_size
+        if (served.requests, served.output_tokens) != (expected, expected * scenario.output_tokens):
+            raise EngineError(
+                f"{scenario}: {expected} requests of {scenario.output_tokens} output tokens were asked for, "
+                f"{served.requests} requests and {served.output_tokens} tokens came back"
+            )
+        return served
+
+    def end(self) -> None:
+        """End the worker and all it started."""
+        self._worker.end()
+
+    def _ask(self, request: dict[str, object], say: Say) -> Done:
+        return self._worker.ask(request, deadline=self._deadline, say=say)
+
+
+class EnginePool:
+    """Keeps an engine per engine key, so that consecutive tests share a start."""
+
+    def __init__(self, *, name: str, deadline: float, on_start: Callable[[Engine, Scenario], None]) -> None:
+        """Start with no engines.
+
+        Args:
+            name: prefix of the starts' ids, unique per pytest process.
+            deadline: seconds any one request may take.
+            on_start: told of each engine once it is loaded.
+        """
+        self._name = name
+        self._deadline = deadline
+        self._on_start = on_start
+        self._engines: dict[str, Engine] = {}
+        self._numbers = itertools.count(1)
+
+    def engine(self, scenario: Scenario, devices: Sequence[Device], say: Say) -> Engine:
+        """The engine for a scenario, started if need be.
+
+        Raises:
+            EngineError: it cannot be loaded; whatever was started is ended.
+        """
+        key = scenario.engine_key
+        engine = self._engines.get(key)
+        if engine is not None and engine.alive:
+            return engine
+        start = f"{self._name}-{next(self._numbers)}"
+        title = f"engine {scenario.engine} with {scenario.preset.name}"
+        worker = WorkerProcess(python=this_python(), environment=_environment(devices), name=title)
+        engine = Engine(scenario, worker, start=start, deadline=self._deadline)
+        self._engines[key] = engine
+        try:
+            engine.load(say)
+        except BaseException:
+            self.discard(scenario)
+            raise
+        self._on_start(engine, scenario)
+        return engine
+
+    def discard(self, scenario: Scenario) -> None:
+        """End the engine of a scenario, if there is one: it failed and must not serve again."""
+        engine = self._engines.pop(scenario.engine_key, None)
+        if engine is not None:
+            engine.end()
+
+    def retain(self, keys: Collection[str]) -> None:
+        """End every engine whose key is not among these."""
+        for key in [key for key in self._engines if key not in keys]:
+            self._engines.pop(key).end()
+
+    def close(self) -> None:
+        """End every engine."""
+        self.retain(())
+
+
+def _environment(devices: Sequence[Device]) -> dict[str, str]:
+    visible = ",".join(str(device.index) for device in devices)
+    environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible}
+    # Without these a tokenizer forks threads of its own, and a hub that is not there is waited for.
+    return environment | {"TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "false")}
+
+
+def _served(done: Done) -> Served:
+    fields = {name: getattr(done, name) for name in Served.__struct_fields__}
+    if None in fields.values():
+        raise EngineError(f"the worker's answer lacks what it served: {fields}")
+    return Served(**fields)

@@ -1,0 +1,209 @@
+"""The parent's end of a worker: start it, ask it, time it out, end it with everything it started."""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from pytest_llm_energy.errors import EngineError
+
+BOOTSTRAP = """
+import sys, types
+sys.path[:] = [entry for entry in sys.path if entry]
+package = types.ModuleType("llm_energy_serving")
+package.__path__ = [sys.argv[1]]
+sys.modules["llm_energy_serving"] = package
+from llm_energy_serving import worker
+worker.main()
+"""
+"""Makes this folder importable on its own, so that the worker needs nothing but its interpreter: importing
+``pytest_llm_energy`` itself would ask for msgspec and pytest."""
+
+LAST_WORDS_LINES = 12
+TERM_GRACE_SECONDS = 5.0
+
+
+class Done(msgspec.Struct, tag_field="event", tag="done"):
+    """The request was carried out; the fields that its kind answers with are set."""
+
+    seconds: float | None = None
+    stack: dict[str, str] | None = None
+    started: float | None = None
+    ended: float | None = None
+    requests: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+class Failed(msgspec.Struct, tag_field="event", tag="failed"):
+    """The request could not be carried out."""
+
+    kind: str
+    message: str
+
+
+class Stage(msgspec.Struct, tag_field="event", tag="stage"):
+    """What the worker is at."""
+
+    what: str
+
+
+Answer = Done | Failed | Stage
+
+
+class WorkerProcess:
+    """A worker in a process group of its own."""
+
+    def __init__(self, *, python: Sequence[str], environment: Mapping[str, str], name: str) -> None:
+        """Start the interpreter; returns before it has imported anything.
+
+        Args:
+            python: command prefix that runs a Python, such as ``[sys.executable]``.
+            environment: variables set on top of this process's own.
+            name: what errors call this worker.
+
+        Raises:
+            EngineError: the command cannot be started.
+        """
+        self._name = name
+        self._stderr = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - lives as long as the worker
+        try:
+            self._process = subprocess.Popen(
+                [*python, "-c", BOOTSTRAP, str(Path(__file__).parent)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise EngineError(f"{name}: cannot start {' '.join(python)}: {error}") from error
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin: IO[bytes] = self._process.stdin
+        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is also the id of the worker's process group."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def ask(self, request: Mapping[str, object], *, deadline: float, say: Callable[[str], None]) -> Done:
+        """Send a request and wait for its answer.
+
+        Args:
+            request: JSON object with the key ``do``.
+            deadline: seconds after which the worker is ended.
+            say: told each stage the worker reports.
+
+        Raises:
+            EngineError: the worker refused, failed, died, spoke nonsense or took too long; it is ended
+                unless it merely refused or failed.
+        """
+        what = str(request["do"])
+        try:
+            self._stdin.write(msgspec.json.encode(request) + b"\n")
+            self._stdin.flush()
+        except OSError:
+            raise self._died(what) from None
+        until = time.monotonic() + deadline
+        while True:
+            try:
+                line = self._answers.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                words = self.last_words()
+                self.end()
+                raise EngineError(
+                    f"{self._name} did not finish {what!r} within {deadline:g} s (--energy-deadline) and was ended."
+                    + words
+                ) from None
+            if not line:
+                raise self._died(what)
+            answer = self._decode(line)
+            if isinstance(answer, Stage):
+                say(answer.what)
+            elif isinstance(answer, Failed):
+                words = "" if answer.kind == "refused" else self.last_words()
+                cause = "ran out of memory" if answer.kind == "out-of-memory" else f"could not {what}"
+                raise EngineError(f"{self._name} {cause}: {answer.message}{words}")
+            else:
+                return answer
+
+    def last_words(self) -> str:
+        """The end of what the worker wrote to stderr, as lines to append to a message."""
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").replace("\r", "\n").splitlines()
+        kept = [line for line in lines if line.strip()][-LAST_WORDS_LINES:]
+        return "\nIts last words:\n" + "\n".join(f"  | {line}" for line in kept) if kept else ""
+
+    def end(self) -> None:
+        """End the whole process group and wait for it; harmless when it is gone already."""
+        self._signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(TERM_GRACE_SECONDS)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                try:
+                    stream.close()
+                except OSError:
+                    continue
+        self._stderr.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            os.killpg(self._process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return
+
+    def _read(self, stream: IO[bytes]) -> None:
+        try:
+            for line in stream:
+                self._answers.put(line)
+        except (OSError, ValueError):
+            pass
+        self._answers.put(b"")
+
+    def _decode(self, line: bytes) -> Answer:
+        try:
+            answer: Answer = msgspec.json.decode(line, type=Answer)
+        except msgspec.DecodeError as error:
+            self.end()
+            raise EngineError(f"{self._name} answered what is no answer ({error}): {line[:200]!r}") from error
+        return answer
+
+    def _died(self, what: str) -> EngineError:
+        code = self._process.wait()
+        words = self.last_words()
+        self.end()
+        return EngineError(f"{self._name} died during {what!r}: {_exit_reason(code)}.{words}")
+
+
+def _exit_reason(code: int) -> str:
+    if code >= 0:
+        return f"exit status {code}"
+    name = signal.Signals(-code).name
+    hint = ", which the kernel also sends when the host is out of memory" if name == "SIGKILL" else ""
+    return f"killed by {name}{hint}"
+
+
+def this_python() -> tuple[str, ...]:
+    """Command prefix of the interpreter that runs pytest."""
+    return (sys.executable,)

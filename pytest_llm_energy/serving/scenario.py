@@ -1,0 +1,263 @@
+"""What is served, as a value: two equal scenarios are the same work."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+import msgspec
+
+from pytest_llm_energy.errors import ScenarioError
+from pytest_llm_energy.serving.models import Model, model_named
+
+Identity = dict[str, Any]
+"""A scenario as plain JSON, for journals, baselines and workers."""
+
+
+class Greedy(msgspec.Struct, frozen=True, tag_field="strategy", tag="greedy"):
+    """Take the likeliest token."""
+
+
+class Beam(msgspec.Struct, frozen=True, tag_field="strategy", tag="beam"):
+    """Beam search: keep the ``width`` likeliest continuations."""
+
+    width: int = 4
+
+    def __post_init__(self) -> None:
+        _require(self.width >= 2, f"beam search needs a width of at least 2, not {self.width}")
+
+
+class Sample(msgspec.Struct, frozen=True, tag_field="strategy", tag="sample"):
+    """Sample at a temperature from the likeliest tokens that hold ``top_p`` of the probability."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.temperature > 0, f"temperature must be positive, not {self.temperature}")
+        _require(0 < self.top_p <= 1, f"top_p must lie in (0, 1], not {self.top_p}")
+
+
+Decoding = Greedy | Beam | Sample
+
+ENGINES = ("transformers",)
+"""Engines that ``serving/engines`` drives."""
+
+DTYPES = ("bfloat16", "float16", "float32")
+
+ENGINE_FIELDS = ("engine", "model", "weights", "dtype", "torch_compile", "tensor_parallel_size", "seed")
+"""What an engine is started with; the other fields are the work it is given."""
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """A static batch of requests on an engine.
+
+    Attributes:
+        model: a preset, its name, or a model of your own.
+        input_tokens: prompt length of every request.
+        output_tokens: tokens generated for every request, end-of-sequence ignored.
+        batch_size: requests served together.
+        engine: one of ENGINES.
+        weights: ``dummy`` (random, from the configuration, no download), ``hub`` (Hugging Face), or
+            ``packaged`` (from an installed Python package).
+        dtype: one of DTYPES.
+        decoding: how the next token is chosen.
+        torch_compile: compile the model's forward pass with ``torch.compile``.
+        tensor_parallel_size: devices the model is split over.
+        seed: seed of weights, prompts and sampling.
+
+    Raises:
+        ScenarioError: on construction, when a field makes no sense; lists what would.
+    """
+
+    model: Model | str
+    input_tokens: int
+    output_tokens: int
+    batch_size: int = 1
+    engine: str = "transformers"
+    weights: Literal["dummy", "hub", "packaged"] = "dummy"
+    dtype: str = "bfloat16"
+    decoding: Decoding = Greedy()
+    torch_compile: bool = False
+    tensor_parallel_size: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.model, str):
+            msgspec.structs.force_setattr(self, "model", model_named(self.model))
+        _known("engine", self.engine, ENGINES)
+        _known("weights", self.weights, ("dummy", "hub", "packaged"))
+        _known("dtype", self.dtype, DTYPES)
+        for field in ("input_tokens", "output_tokens", "batch_size", "tensor_parallel_size"):
+            value = getattr(self, field)
+            _require(type(value) is int and value >= 1, f"{field} must be a positive integer, not {value!r}")
+        model = self.preset
+        _require(self.weights != "packaged" or model.package is not None, f"no package carries {model}'s weights")
+        _require(self.weights != "hub" or model.hub_id is not None, f"{model} is not on the hub")
+        context = model.config.get("max_position_embeddings")
+        tokens = self.input_tokens + self.output_tokens
+        _require(
+            context is None or tokens <= context,
+            f"{self.input_tokens} input and {self.output_tokens} output tokens exceed the context of {model}, "
+            f"{context} tokens",
+        )
+        _require(
+            self.engine != "transformers" or self.tensor_parallel_size == 1,
+            "engine 'transformers' runs on one device: tensor_parallel_size must be 1",
+        )
+
+    @property
+    def preset(self) -> Model:
+        """The model as a value, also where the scenario was made from its name."""
+        assert isinstance(self.model, Model)
+        return self.model
+
+    def replace(self, **changes: Any) -> "Scenario":
+        """The same scenario with some fields changed.
+
+        Raises:
+            ScenarioError: there is no such field; lists the fields.
+        """
+        for name in changes:
+            _known("field of a scenario", name, self.__struct_fields__)
+        return msgspec.structs.replace(self, **changes)
+
+    def identity(self) -> Identity:
+        """Every field as plain JSON; the model by name and by what differs from its preset."""
+        fields: Identity = msgspec.to_builtins(self)
+        model = self.preset
+        known = model_named(model.name) if model.name in _preset_names() else None
+        fields["model"] = model.name if model == known else msgspec.to_builtins(model)
+        return fields
+
+    @property
+    def engine_key(self) -> str:
+        """Equal for scenarios that one engine start can serve."""
+        identity = self.identity()
+        return msgspec.json.encode({name: identity[name] for name in ENGINE_FIELDS}, order="sorted").decode()
+
+    def __str__(self) -> str:
+        return f"{self.preset.name} {self.batch_size}x({self.input_tokens}+{self.output_tokens})"
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one run served.
+
+    Attributes:
+        started: monotonic seconds at which the work began.
+        ended: monotonic seconds at which its outputs were complete.
+        requests: requests, or calls of a callable, served.
+        input_tokens: prompt tokens over all requests.
+        output_tokens: tokens generated over all requests, counted from the engine's output ids.
+    """
+
+    started: float
+    ended: float
+    requests: int
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What two identities differ in, as ``field: one -> other``, by field name."""
+    names = sorted(one.keys() | other.keys())
+    return [f"{n}: {_plain(one.get(n))} -> {_plain(other.get(n))}" for n in names if one.get(n) != other.get(n)]
+
+
+class Arms(Mapping[str, Scenario]):
+    """Named scenarios of one comparison, interleaved when measured; the last is the control.
+
+    ``Arms(beam=..., greedy=...)`` is immutable and hashable, so it can be a parameter value; ``at`` sets fields
+    in every arm and names the case: ``str(arms.at(batch_size=8))`` is ``8``.
+
+    Raises:
+        ScenarioError: fewer than two arms, or arms whose requests differ in length (their effect would be of
+            the work, not of how it is served).
+    """
+
+    def __init__(self, **arms: Scenario) -> None:
+        _require(len(arms) >= 2, "a comparison needs two arms or more")
+        lengths = {(arm.input_tokens, arm.output_tokens) for arm in arms.values()}
+        _require(len(lengths) == 1, f"arms must serve requests of equal lengths, not {sorted(lengths)}")
+        self._arms: Mapping[str, Scenario] = MappingProxyType(dict(arms))
+        self._label = "-".join(arms)
+
+    def at(self, **fields: Any) -> "Arms":
+        """The same arms with these fields set in each."""
+        changed = Arms(**{name: arm.replace(**fields) for name, arm in self._arms.items()})
+        return changed.named("-".join(str(value) for value in fields.values()))
+
+    def named(self, label: str) -> "Arms":
+        """The same arms under another label, which names the case."""
+        renamed = Arms(**self._arms)
+        renamed._label = label
+        return renamed
+
+    @property
+    def control(self) -> str:
+        """Name of the arm that effects are relative to."""
+        return list(self._arms)[-1]
+
+    @property
+    def batch_size(self) -> int:
+        """Largest batch size among the arms."""
+        return max(arm.batch_size for arm in self._arms.values())
+
+    def __getitem__(self, name: str) -> Scenario:
+        return self._arms[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._arms)
+
+    def __len__(self) -> int:
+        return len(self._arms)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._arms.items()))
+
+    def __str__(self) -> str:
+        return self._label
+
+    def __repr__(self) -> str:
+        return f"Arms({', '.join(f'{name}={arm}' for name, arm in self._arms.items())})"
+
+
+class Series(tuple[Scenario, ...]):
+    """Scenarios that differ in one number, measured side by side: ``Series.over(base, input_tokens=(1, 2, 4))``."""
+
+    label: str
+
+    @classmethod
+    def over(cls, base: Scenario, **axis: tuple[int, ...]) -> "Series":
+        """One scenario per value of one field.
+
+        Raises:
+            ScenarioError: not exactly one field, or fewer than two values.
+        """
+        _require(len(axis) == 1, f"a series runs over exactly one field, not {sorted(axis)}")
+        ((field, values),) = axis.items()
+        _require(len(values) >= 2, f"a series over {field} needs two values or more")
+        series = cls(base.replace(**{field: value}) for value in values)
+        series.label = str(base.batch_size)
+        return series
+
+    def __str__(self) -> str:
+        return self.label
+
+
+def _preset_names() -> Mapping[str, Model]:
+    from pytest_llm_energy.serving.models import MODELS
+
+    return MODELS
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ScenarioError(message)
+
+
+def _known(what: str, value: object, known: tuple[str, ...]) -> None:
+    _require(value in known, f"unknown {what} {value!r}; known: {', '.join(known)}")

@@ -1,0 +1,117 @@
+"""The process that holds an engine: reads requests from stdin, answers on a private copy of stdout.
+
+Standard library only, since it may run in another interpreter than pytest's; engines import their own stack.
+The parent meters: it opens a window, sends ``run``, and closes the window with the monotonic times answered here.
+
+Requests, one JSON object a line: ``load``, ``prepare``, ``run``. Answers: ``stage`` (any number, while working),
+then one of ``done`` or ``failed``.
+"""
+
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+Say = Callable[[str], None]
+
+
+class RefusedError(Exception):
+    """The engine cannot do what is asked; the message says what it can."""
+
+
+class Worker:
+    """Carries out requests one after another."""
+
+    def __init__(self, answers: TextIO) -> None:
+        self._answers = answers
+        self._engine: Any = None
+        self._actions: dict[str, Callable[..., dict[str, Any]]] = {
+            "load": self._load,
+            "prepare": self._prepare,
+            "run": self._run,
+        }
+
+    def handle(self, request: dict[str, Any]) -> None:
+        """Carry out one request and answer it, whatever happens."""
+        try:
+            self._answer(event="done", **self._actions[request.pop("do")](**request))
+        except RefusedError as error:
+            self._answer(event="failed", kind="refused", message=str(error))
+        except Exception as error:
+            traceback.print_exc()
+            kind = "out-of-memory" if _is_out_of_memory(error) else "error"
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{Path(last.filename).name}:{last.lineno}"
+            self._answer(event="failed", kind=kind, message=f"{type(error).__name__}: {error} ({place})")
+
+    def _load(self, identity: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+        started = time.monotonic()
+        self._stage(f"importing {identity['engine']}")
+        try:
+            module = importlib.import_module(f".engines.{identity['engine']}", __package__)
+        except ImportError as error:
+            raise RefusedError(
+                f"{sys.executable} cannot import engine {identity['engine']!r}: {error}. "
+                f"Install it there, e.g. pip install 'pytest-llm-energy[{identity['engine']}]'"
+            ) from error
+        self._engine = module.Engine(identity, model, self._stage)
+        return {"seconds": time.monotonic() - started, "stack": _stack(self._engine.packages)}
+
+    def _prepare(self, work: dict[str, Any]) -> dict[str, Any]:
+        self._engine.prepare(work)
+        return {}
+
+    def _run(self, batches: int) -> dict[str, Any]:
+        return dict(self._engine.run(batches))
+
+    def _stage(self, what: str) -> None:
+        self._answer(event="stage", what=what)
+
+    def _answer(self, **fields: Any) -> None:
+        self._answers.write(json.dumps(fields) + "\n")
+        self._answers.flush()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    text = f"{type(error).__name__} {error}".lower()
+    return "outofmemory" in text or "out of memory" in text or "can't allocate memory" in text
+
+
+def _stack(packages: tuple[str, ...]) -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _read_requests(requests: "queue.SimpleQueue[str]") -> None:
+    """Hand lines over; when the parent is gone, end this whole process group, children of the engine included."""
+    for line in sys.stdin:
+        requests.put(line)
+    os.killpg(0, signal.SIGKILL)
+
+
+def main() -> None:
+    """Serve requests until the parent closes stdin or is gone."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # an engine that prints must not break the protocol
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
+    worker = Worker(answers)
+    while True:
+        worker.handle(json.loads(requests.get()))

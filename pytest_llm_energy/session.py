@@ -1,0 +1,155 @@
+"""What one pytest process holds while it measures: host, meters, engines, journal."""
+
+import datetime
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from pytest_llm_energy import __version__
+from pytest_llm_energy.hardware.catalogue import GpuSpec, gpu_spec
+from pytest_llm_energy.hardware.detection import Device, Host, detect
+from pytest_llm_energy.hardware.fingerprint import Fingerprint, fingerprint
+from pytest_llm_energy.measuring import Plan
+from pytest_llm_energy.metering.choice import choose_meter
+from pytest_llm_energy.metering.meter import Meter
+from pytest_llm_energy.options import EnergyConfig
+from pytest_llm_energy.reporting.live import Live
+from pytest_llm_energy.serving.pool import Engine, EnginePool
+from pytest_llm_energy.serving.scenario import Scenario
+from pytest_llm_energy.verdicts.journal import (
+    SCHEMA,
+    Journal,
+    Opened,
+    Record,
+    Segment,
+    Started,
+    read_journal,
+    segments_folder,
+)
+
+CPU_PLAN = Plan(runs=5, window_seconds=0.5)
+"""On a shared CPU more, shorter windows: noise there comes in bursts that interleaving spreads over the arms."""
+
+GPU_PLAN = Plan(runs=3, window_seconds=2.5)
+"""From 2.5 s on, a window's J/token spreads by 0.15-0.5 % for vLLM on an H200."""
+
+
+class EnergySession:
+    """Made at configuration; everything costly in it waits until it is wanted.
+
+    Attributes:
+        options: what the command line says.
+        live: tells the terminal what is going on.
+        journal: path of the journal this run writes.
+    """
+
+    def __init__(self, options: EnergyConfig, live: Live, *, process: str, journal: Path) -> None:
+        self.options = options
+        self.live = live
+        self.journal = journal
+        self._process = process
+        self._meters: dict[tuple[Device, ...], Meter] = {}
+        self._segment: Segment | None = None
+        self._known_host: Host | None = None
+
+    @cached_property
+    def host(self) -> Host:
+        """This host's accelerator, detected on first use unless ``know_host`` was told."""
+        return self._known_host or detect()
+
+    def know_host(self, host: Host) -> None:
+        """Take the controller's detection instead of repeating it."""
+        self._known_host = host
+
+    @cached_property
+    def replayed(self) -> Journal | None:
+        """The journal to judge instead of measuring."""
+        return read_journal(self.options.replay) if self.options.replay else None
+
+    @property
+    def spec(self) -> GpuSpec:
+        """GPU model that this run measures or replays."""
+        return gpu_spec(self.replayed.opened.gpu) if self.replayed else self.host.spec
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """Of the hardware behind the joules."""
+        return self.replayed.opened.fingerprint if self.replayed else fingerprint(self.host, self.host.devices)
+
+    @property
+    def plan(self) -> Plan:
+        """How much is measured per arm."""
+        plan = CPU_PLAN if self.spec.key == "cpu" else GPU_PLAN
+        return Plan(
+            runs=self.options.runs or plan.runs,
+            window_seconds=self.options.window_seconds or plan.window_seconds,
+        )
+
+    @cached_property
+    def pool(self) -> EnginePool:
+        """Engines of this process."""
+        return EnginePool(name=self._process, deadline=self.options.deadline_seconds, on_start=self._engine_started)
+
+    def meter(self, devices: Sequence[Device]) -> Meter:
+        """The meter of these devices.
+
+        Raises:
+            MeterError: this host cannot meter.
+        """
+        key = tuple(devices)
+        if key not in self._meters:
+            self._meters[key] = choose_meter(self.options.meter, devices)
+            self._open_journal(self._meters[key])
+        return self._meters[key]
+
+    @property
+    def source(self) -> str | None:
+        """What metered, in words; None before anything was."""
+        if self.replayed:
+            return self.replayed.opened.source
+        return ", ".join(sorted({meter.source for meter in self._meters.values()})) or None
+
+    def record(self, record: Record) -> None:
+        """Append to this process's segment of the journal.
+
+        Raises:
+            JournalError: it cannot be written.
+        """
+        if self._segment is None:
+            self._segment = Segment(segments_folder(self.journal) / f"{self._process}.jsonl")
+        self._segment.write(record)
+
+    def close(self) -> None:
+        """End engines, release meters, close the segment."""
+        if "pool" in self.__dict__:
+            self.pool.close()
+        for meter in self._meters.values():
+            meter.shutdown()
+        self._meters.clear()
+        if self._segment is not None:
+            self._segment.close()
+
+    def _open_journal(self, meter: Meter) -> None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.record(
+            Opened(
+                schema=SCHEMA,
+                when=now,
+                version=__version__,
+                gpu=self.spec.key,
+                gpu_name=self.spec.name,
+                method=meter.method,
+                source=meter.source,
+                fingerprint=self.fingerprint,
+            )
+        )
+
+    def _engine_started(self, engine: Engine, scenario: Scenario) -> None:
+        self.record(
+            Started(
+                start=engine.start,
+                engine=scenario.engine_key,
+                seconds=engine.load_seconds,
+                stack=engine.stack,
+            )
+        )

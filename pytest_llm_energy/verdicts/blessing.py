@@ -1,0 +1,125 @@
+"""Turning a journal into baselines: the one way in."""
+
+from pathlib import Path
+
+import msgspec
+
+from pytest_llm_energy.errors import BaselineError
+from pytest_llm_energy.verdicts.baselines import (
+    SCHEMA,
+    Baseline,
+    BaselineCase,
+    Samples,
+    Session,
+    baseline_path,
+    read_baseline,
+    write_baseline,
+)
+from pytest_llm_energy.verdicts.journal import Checked, Journal
+from pytest_llm_energy.verdicts.judge import arm_identity, by_start, relative_uncertainty
+from pytest_llm_energy.verdicts.measured import Arm
+
+
+class Blessed(msgspec.Struct, frozen=True, kw_only=True):
+    """What blessing did to one case.
+
+    Attributes:
+        path: the baseline file.
+        case: the case.
+        created: whether the case is new in that file.
+        sessions: blessed sessions the file holds now.
+    """
+
+    path: Path
+    case: str
+    created: bool
+    sessions: int
+
+
+def bless(journal: Journal, folder: Path, *, reason: str) -> list[Blessed]:
+    """Add a journal's session to the baselines of the findings it measured.
+
+    Sessions are added, never replaced: the first one stays, so that creep since then can be seen. Every file is
+    prepared before the first is written.
+
+    Raises:
+        BaselineError: no reason is given, the journal holds nothing to bless, its session is blessed already, a
+            case now serves something else than its baseline, or a file cannot be read or written.
+    """
+    if not reason.strip():
+        raise BaselineError("blessing needs a reason: --reason 'why these levels are right'")
+    findings: dict[str, list[Checked]] = {}
+    for check in journal.checks:
+        if all(arm.runs for arm in journal.measured(check).arms):
+            findings.setdefault(check.key.finding, []).append(check)
+    if not findings:
+        raise BaselineError(f"{journal.path} holds no checked case with valid runs: nothing to bless")
+    prepared = [_prepare(journal, folder, f, checks, reason) for f, checks in sorted(findings.items())]
+    report = []
+    for baseline, created, checks in prepared:
+        path = write_baseline(folder, baseline)
+        for check in checks:
+            case = check.key.case
+            fresh = case in created
+            report.append(Blessed(path=path, case=case, created=fresh, sessions=len(baseline.sessions)))
+    return report
+
+
+def _prepare(
+    journal: Journal, folder: Path, finding: str, checks: list[Checked], reason: str
+) -> tuple[Baseline, set[str], list[Checked]]:
+    opened = journal.opened
+    old = read_baseline(folder, opened.gpu, finding)
+    cases = dict(old.cases) if old else {}
+    created = {check.key.case for check in checks} - cases.keys()
+    starts: list[dict[str, dict[str, Samples]]] = []
+    uncertainties = []
+    stack: dict[str, str] = {}
+    for check in checks:
+        measured = journal.measured(check)
+        stack |= journal.stack(measured)
+        place = f"{baseline_path(folder, opened.gpu, finding)}: {check.key.case}"
+        cases[check.key.case] = _case(cases.get(check.key.case), check, measured.arms, place)
+        for arm in measured.arms:
+            uncertainties.append(relative_uncertainty(arm))
+            for number, samples in enumerate(_samples(arm)):
+                if number == len(starts):
+                    starts.append({})
+                starts[number].setdefault(check.key.case, {})[arm.name] = samples
+    session = Session(
+        when=opened.when,
+        reason=reason,
+        method=opened.method,
+        fingerprint=opened.fingerprint,
+        stack=stack,
+        relative_uncertainty=max(uncertainties),
+        starts=tuple(starts),
+        simulated=opened.simulated,
+    )
+    sessions = old.sessions if old else ()
+    if any(known.when == session.when for known in sessions):
+        raise BaselineError(f"{finding}: the session of {session.when} is blessed already")
+    baseline = Baseline(schema=SCHEMA, finding=finding, gpu=opened.gpu, cases=cases, sessions=(*sessions, session))
+    return baseline, created, checks
+
+
+def _case(old: BaselineCase | None, check: Checked, arms: tuple[Arm, ...], place: str) -> BaselineCase:
+    identities = {arm.name: arm_identity(arm) for arm in arms}
+    known = old.arms if old else {}
+    changed = sorted(name for name in known.keys() & identities.keys() if known[name] != identities[name])
+    if changed:
+        raise BaselineError(
+            f"{place} now serves something else in {', '.join(changed)}; delete the case from the file to begin "
+            "it anew"
+        )
+    return BaselineCase(tp=check.tp, arms={**known, **identities}, budget=old.budget if old else None)
+
+
+def _samples(arm: Arm) -> list[Samples]:
+    seconds: dict[str, list[float]] = {}
+    for run in arm.runs:
+        seconds.setdefault(run.start, []).append(run.seconds_per_unit)
+    return [
+        Samples(joules_per_token=tuple(joules), seconds_per_token=tuple(seconds[start]))
+        for start, joules in by_start(arm).items()
+    ]

@@ -1,0 +1,290 @@
+"""The append-only record of everything measured, as JSON lines.
+
+Every process appends to a segment of its own, so that a crash loses nothing that was written; the controller
+joins the segments into the journal when the run ends. Judging needs the journal alone.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from pytest_llm_energy.errors import JournalError
+from pytest_llm_energy.hardware.fingerprint import Fingerprint
+from pytest_llm_energy.metering.meter import Reading
+from pytest_llm_energy.serving.scenario import Identity
+from pytest_llm_energy.verdicts.claims import Claim
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run
+
+SCHEMA = 1
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="opened"):
+    """A process began to measure: under which conditions."""
+
+    schema: int
+    when: str
+    version: str
+    gpu: str
+    gpu_name: str
+    method: str
+    source: str
+    fingerprint: Fingerprint
+    simulated: bool = False
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="started"):
+    """An engine was started."""
+
+    start: str
+    engine: str
+    seconds: float
+    stack: dict[str, str]
+
+
+class Ran(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="ran"):
+    """An arm was run and metered once, validly or not."""
+
+    key: CaseKey
+    series: int
+    arm: str
+    identity: Identity | None
+    run: Run
+
+
+class Windowed(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="windowed"):
+    """A window of the caller's own work."""
+
+    key: CaseKey
+    name: str
+    reading: Reading
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="checked"):
+    """A test asked for a verdict.
+
+    Attributes:
+        key: the case.
+        series: which of its measurements.
+        tp: devices the case runs on.
+        arms: names of the arms in order.
+        control: the arm that effects are relative to, None for a series.
+        claim: what the finding asserts, None for levels alone.
+        budget: allowed relative increase that the test itself states, None for none.
+        figure: id of the published figure the claim is about.
+    """
+
+    key: CaseKey
+    series: int
+    tp: int
+    arms: tuple[str, ...]
+    control: str | None = None
+    claim: Claim | None = None
+    budget: float | None = None
+    figure: str | None = None
+
+
+class Troubled(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="troubled"):
+    """A case ended in an error."""
+
+    key: CaseKey
+    says: str
+
+
+Record = Opened | Started | Ran | Windowed | Checked | Troubled
+
+
+class Segment:
+    """One process's part of a journal; each record is in the file when ``write`` returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Create the file.
+
+        Raises:
+            JournalError: it cannot be created.
+        """
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise JournalError(
+                f"cannot write the journal at {path}: {error.strerror or error}; name another place with "
+                "--energy-journal"
+            ) from error
+
+    def write(self, record: Record) -> None:
+        """Append a record.
+
+        Raises:
+            JournalError: the disk is full or gone; what was written before is intact.
+        """
+        line = msgspec.json.encode(record) + b"\n"
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(None, "no room for the whole record")
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), size)
+            raise JournalError(
+                f"cannot append to the journal {self._path}: {error.strerror or error}; the records before this "
+                "one are intact"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def segments_folder(journal: Path) -> Path:
+    """Where the segments of a journal lie until they are joined."""
+    return journal.with_name(journal.name + ".segments")
+
+
+def join_segments(journal: Path) -> bool:
+    """Append the segments to the journal and remove them; whether there were any.
+
+    Raises:
+        JournalError: the journal cannot be written; the segments stay.
+    """
+    folder = segments_folder(journal)
+    segments = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+    if not segments:
+        return False
+    try:
+        with journal.open("ab") as whole:
+            for segment in segments:
+                with segment.open("rb") as part:
+                    shutil.copyfileobj(part, whole)
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise JournalError(
+            f"cannot join {folder} into {journal}: {error.strerror or error}; the segments are kept, and "
+            f"--energy-replay={journal} reads them"
+        ) from error
+    return True
+
+
+class Journal:
+    """What a journal holds, ready to be judged.
+
+    Attributes:
+        path: the file it was read from.
+        opened: conditions of the first process that measured.
+        starts: engine starts by id.
+        checks: every check, in order.
+        troubles: cases that ended in an error, with the message.
+        torn: lines cut off by a crash, which were left out.
+    """
+
+    def __init__(self, path: Path, records: Iterable[Record], *, torn: int) -> None:
+        self.path = path
+        self.torn = torn
+        self.starts: dict[str, Started] = {}
+        self.checks: list[Checked] = []
+        self.troubles: dict[CaseKey, str] = {}
+        self._runs: dict[tuple[CaseKey, int], dict[str, list[Ran]]] = {}
+        openings = []
+        for record in records:
+            match record:
+                case Opened():
+                    openings.append(record)
+                case Started():
+                    self.starts[record.start] = record
+                case Ran():
+                    arms = self._runs.setdefault((record.key, record.series), {})
+                    arms.setdefault(record.arm, []).append(record)
+                case Checked():
+                    self.checks.append(record)
+                case Troubled():
+                    self.troubles[record.key] = record.says
+                case Windowed():
+                    continue
+        if not openings:
+            raise JournalError(f"{path} does not say under which conditions it was measured: no record 'opened'")
+        if any((o.gpu, o.method) != (openings[0].gpu, openings[0].method) for o in openings):
+            raise JournalError(f"{path} mixes GPU models or meters; a journal is of one session")
+        self.opened: Opened = openings[0]
+
+    @property
+    def cases(self) -> set[CaseKey]:
+        """Cases with something to judge: a check, or an error."""
+        return {check.key for check in self.checks} | self.troubles.keys()
+
+    def checks_of(self, key: CaseKey) -> list[Checked]:
+        """The checks of one case, in order."""
+        return [check for check in self.checks if check.key == key]
+
+    def measured(self, check: Checked) -> Measured:
+        """What a check was about, with its valid runs."""
+        ran = self._runs.get((check.key, check.series), {})
+        arms = []
+        for name in check.arms:
+            records = ran.get(name, [])
+            runs = tuple(record.run for record in records if record.run.reading.valid)
+            arms.append(Arm(name=name, identity=records[0].identity if records else None, runs=runs))
+        return Measured(key=check.key, series=check.series, arms=tuple(arms), control=check.control)
+
+    def stack(self, measured: Measured) -> dict[str, str]:
+        """Versions of what served, over the starts of a measurement."""
+        starts = {run.start for arm in measured.arms for run in arm.runs}
+        return {k: v for s in sorted(starts & self.starts.keys()) for k, v in self.starts[s].stack.items()}
+
+    def why_invalid(self, check: Checked, arm: str) -> str:
+        """Sentences of the invalid readings of an arm."""
+        records = self._runs.get((check.key, check.series), {}).get(arm, [])
+        says = {reason.says for record in records for reason in record.run.reading.invalid}
+        return "; ".join(sorted(says)) or "it was never run"
+
+
+def read_journal(path: Path) -> Journal:
+    """Read a journal, or the segments of one whose run was killed.
+
+    Raises:
+        JournalError: it is missing, corrupt, or of a newer version; names the line.
+    """
+    files = [path]
+    if not path.exists():
+        files = sorted(segments_folder(path).glob("*.jsonl"))
+        if not files:
+            raise JournalError(f"no journal at {path}")
+    records: list[Record] = []
+    torn = 0
+    for file in files:
+        for number, line, whole in _lines(file):
+            try:
+                records.append(_decode(line))
+            except JournalError as error:
+                raise JournalError(f"{file}, line {number}: {error}") from error
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                if whole:
+                    raise JournalError(f"{file}, line {number} is corrupt: {error}") from error
+                torn += 1
+    return Journal(path, records, torn=torn)
+
+
+class _Tagged(msgspec.Struct):
+    record: str
+    schema: int = SCHEMA
+
+
+def _decode(line: bytes) -> Record:
+    tagged = msgspec.json.decode(line, type=_Tagged)
+    if tagged.schema > SCHEMA:
+        raise JournalError(f"schema {tagged.schema}; this version reads up to {SCHEMA}: upgrade pytest-llm-energy")
+    record: Record = msgspec.json.decode(line, type=Record)
+    return record
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
+    """Number, text and wholeness of each line; only the last can be cut off."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise JournalError(f"cannot read {path}: {error.strerror or error}") from error
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield number, line, number < len(lines)

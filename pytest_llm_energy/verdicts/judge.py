@@ -1,0 +1,215 @@
+"""From what was measured to verdicts; the same for a live run and for a journal."""
+
+import math
+import statistics as stats
+from collections.abc import Mapping
+
+import msgspec
+
+from pytest_llm_energy.errors import MeasurementError
+from pytest_llm_energy.hardware.fingerprint import Fingerprint
+from pytest_llm_energy.serving.scenario import Identity, differences
+from pytest_llm_energy.verdicts import statistics
+from pytest_llm_energy.verdicts.baselines import Baseline, Figure, Published, Samples, Session
+from pytest_llm_energy.verdicts.claims import Claim, Statement
+from pytest_llm_energy.verdicts.journal import Checked
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured
+from pytest_llm_energy.verdicts.rows import Change, ClaimRow, ClaimVerdict, LevelRow, LevelVerdict, Row
+from pytest_llm_energy.verdicts.statistics import Interval, Sample
+
+DEFAULT_BUDGET = 0.03
+"""Relative increase that passes where nobody has set another: small against what upgrades cost, and above
+what a stored baseline from another board can resolve (two boards of one model differed by 2 %)."""
+
+IMPROVEMENT = 0.01
+"""A level counts as improved when it is lower than its reference by this much, beyond doubt."""
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a measurement is judged under.
+
+    Attributes:
+        fingerprint: of the hardware it was measured on.
+        stack: versions of what served it.
+        baseline: blessed sessions of the finding on this GPU model, None where there are none.
+        published: the paper's figures of the finding, None where it has none.
+        budget: overrides every other budget, None to leave them.
+    """
+
+    fingerprint: Fingerprint
+    stack: Mapping[str, str]
+    baseline: Baseline | None = None
+    published: Published | None = None
+    budget: float | None = None
+
+
+def judge(check: Checked, measured: Measured, conditions: Conditions) -> list[Row]:
+    """Judge every level against its reference, and the claim against the paper.
+
+    Raises:
+        MeasurementError: an arm has no valid run, or the claim is about something that was not measured.
+        BaselineError: the check names a published figure that does not exist.
+    """
+    for arm in measured.arms:
+        if not arm.runs:
+            raise MeasurementError(f"{measured.key}: arm {arm.name!r} has no valid run")
+    rows: list[Row] = [_judge_level(arm, check, measured.key, conditions) for arm in measured.arms]
+    if check.claim is not None:
+        figure = _figure(check, conditions.published)
+        rows += _judge_claim(check.claim, measured, figure)
+    return rows
+
+
+def _judge_level(arm: Arm, check: Checked, key: CaseKey, conditions: Conditions) -> LevelRow:
+    budget = _budget(check, conditions)
+    values = [run.joules_per_unit for run in arm.runs]
+    row = LevelRow(
+        key=key,
+        arm=arm.name,
+        unit=arm.unit,
+        joules=arm.joules_per_token,
+        spread=stats.stdev(values) / stats.fmean(values) if len(values) > 1 else None,
+        runs=len(values),
+        starts=len({run.start for run in arm.runs}),
+        budget=budget,
+        verdict="incomparable",
+        estimated=arm.estimated,
+    )
+    sessions, reason, note = _reference(arm, key, conditions)
+    change = _change(arm, key, sessions, conditions) if sessions else None
+    if key.gpu == "cpu" or arm.estimated:
+        says = "joules are estimated: shown, never gated" if arm.estimated else "a CPU's levels are not gated"
+        note = f"{says}; {note}" if note else says
+        return msgspec.structs.replace(row, verdict="shown", change=change, reason=reason or "not-gated", note=note)
+    if change is None:
+        return msgspec.structs.replace(row, reason=reason, note=note)
+    verdict, reason, note = _decide(change.joules, budget)
+    return msgspec.structs.replace(row, verdict=verdict, change=change, reason=reason, note=note)
+
+
+def _decide(change: Interval, budget: float) -> tuple[LevelVerdict, str | None, str | None]:
+    if change.low > budget:
+        return "regressed", None, None
+    if change.high < -IMPROVEMENT:
+        return "improved", None, None
+    if change.high < budget:
+        return "ok", None, None
+    if change.half_width > budget:
+        return "inconclusive", "too-noisy", f"the interval is wider than the budget of {budget:.3g}"
+    return "inconclusive", "near-budget", "the budget lies within the interval; more runs would tell"
+
+
+def _reference(arm: Arm, key: CaseKey, conditions: Conditions) -> tuple[list[Session], str | None, str | None]:
+    """Blessed sessions the arm may be compared with, or why there are none."""
+    baseline = conditions.baseline
+    case = baseline.cases.get(key.case) if baseline else None
+    if baseline is None or case is None or arm.name not in case.arms:
+        return [], "no-baseline", f"no baseline of {key.finding} {key.case} {arm.name} on {key.gpu}"
+    if differs := differences(case.arms[arm.name], arm_identity(arm)):
+        return [], "scenario-differs", "the baseline served something else: " + "; ".join(differs)
+    sessions = [session for session in baseline.sessions if _samples(session, key.case, arm.name)]
+    if not sessions:
+        return [], "no-baseline", f"no blessed session has samples of {key.case} {arm.name}"
+    now = conditions.fingerprint.identity
+    matching = [session for session in sessions if session.fingerprint.identity == now]
+    if not matching:
+        differs = differences(sessions[-1].fingerprint.identity, now)
+        return [], "hardware-differs", "the baseline is of other hardware: " + "; ".join(differs)
+    return matching, None, None
+
+
+def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditions) -> Change:
+    samples = [s for session in sessions for s in _samples(session, key.case, arm.name)]
+    reference = Sample(
+        starts=tuple(s.joules_per_token for s in samples),
+        relative_uncertainty=max(session.relative_uncertainty for session in sessions),
+        sessions=len(sessions),
+        boards=frozenset(board for session in sessions for board in session.fingerprint.boards),
+    )
+    now = Sample(
+        starts=tuple(tuple(values) for values in by_start(arm).values()),
+        relative_uncertainty=relative_uncertainty(arm),
+        boards=frozenset(conditions.fingerprint.boards),
+    )
+    joules = statistics.change(now, reference)
+    seconds_now = stats.fmean(math.log(run.seconds_per_unit) for run in arm.runs)
+    seconds_then = stats.fmean(math.log(x) for s in samples for x in s.seconds_per_token)
+    seconds = math.expm1(seconds_now - seconds_then)
+    first = sessions[0]
+    count = "1 session" if len(sessions) == 1 else f"{len(sessions)} sessions"
+    return Change(
+        joules=joules,
+        seconds=seconds,
+        watts=(1 + joules.value) / (1 + seconds) - 1,
+        reference_joules=math.exp(reference.log_mean()),
+        reference=f"baseline, {count} since {first.when[:10]} ({first.reason})",
+        stack=tuple(differences(sessions[-1].stack, conditions.stack)),
+    )
+
+
+def _samples(session: Session, case: str, arm: str) -> list[Samples]:
+    return [start[case][arm] for start in session.starts if arm in start.get(case, {})]
+
+
+def by_start(arm: Arm) -> dict[str, list[float]]:
+    """Joules per token of an arm's runs by engine start."""
+    starts: dict[str, list[float]] = {}
+    for run in arm.runs:
+        starts.setdefault(run.start, []).append(run.joules_per_unit)
+    return starts
+
+
+def relative_uncertainty(arm: Arm) -> float:
+    """Relative standard deviation of the metering of one of its runs."""
+    return stats.fmean(run.reading.uncertainty_joules / run.reading.joules for run in arm.runs)
+
+
+def arm_identity(arm: Arm) -> Identity:
+    """What must match before two levels of an arm are compared."""
+    return arm.identity if arm.identity is not None else {"callable": arm.name}
+
+
+def _budget(check: Checked, conditions: Conditions) -> float:
+    case = conditions.baseline.cases.get(check.key.case) if conditions.baseline else None
+    stated = (conditions.budget, check.budget, case.budget if case else None)
+    return next((budget for budget in stated if budget is not None), DEFAULT_BUDGET)
+
+
+def _figure(check: Checked, published: Published | None) -> Figure | None:
+    if check.figure is None:
+        return None
+    if published is None:
+        raise MeasurementError(
+            f"{check.key}: figure {check.figure!r} is named, but nothing is published about {check.key.finding}"
+        )
+    return published.figure(check.figure)
+
+
+def _judge_claim(claim: Claim, measured: Measured, figure: Figure | None) -> list[Row]:
+    paper = _paper(figure) if figure else None
+    return [_judge_statement(s, measured.key, paper) for s in claim.statements(measured)]
+
+
+def _judge_statement(statement: Statement, key: CaseKey, paper: str | None) -> ClaimRow:
+    verdicts: dict[str, ClaimVerdict] = {
+        "holds": "confirms" if paper else "new",
+        "fails": "contradicts",
+        "open": "inconclusive",
+    }
+    return ClaimRow(
+        key=key,
+        says=statement.says,
+        interval=statement.interval,
+        kind=statement.kind,
+        verdict=verdicts[statement.outcome],
+        paper=paper,
+        reason="no-difference-shown" if statement.outcome == "open" else None,
+    )
+
+
+def _paper(figure: Figure) -> str:
+    where = f" ({figure.gpu})" if figure.gpu else ""
+    if figure.value is None:
+        return f"stated{where}"
+    amount = f"{figure.value * 100:+.2f} %" if figure.unit == "fraction" else f"{figure.value:g} {figure.unit}"
+    return f"{'up to ' if figure.relation == 'at_most' else ''}{amount}{where}"

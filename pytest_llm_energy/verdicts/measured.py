@@ -1,0 +1,128 @@
+"""What was measured, as values: runs of arms of a case."""
+
+import math
+import statistics
+
+import msgspec
+
+from pytest_llm_energy.errors import MeasurementError
+from pytest_llm_energy.metering.meter import Reading
+from pytest_llm_energy.serving.scenario import Identity, Served
+
+
+class CaseKey(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """Where a measurement belongs.
+
+    Attributes:
+        gpu: key of the GPU model.
+        finding: what the test file is about, such as ``speculative-decoding``.
+        case: test function and parameters without the GPU, such as ``pays_off[128]``.
+    """
+
+    gpu: str
+    finding: str
+    case: str
+
+    def __str__(self) -> str:
+        return f"{self.finding} {self.case} on {self.gpu}"
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One reading and what was served in it.
+
+    Attributes:
+        start: id of the engine start, or ``in-process`` for a callable.
+        round: interleaving round; runs of one round belong together.
+        reading: joules of the window.
+        served: requests and tokens of the window.
+    """
+
+    start: str
+    round: int
+    reading: Reading
+    served: Served
+
+    @property
+    def units(self) -> int:
+        """Output tokens, or calls where nothing generates tokens."""
+        return self.served.output_tokens or self.served.requests
+
+    @property
+    def joules_per_unit(self) -> float:
+        """Joules per output token, or per call."""
+        return self.reading.joules / self.units
+
+    @property
+    def seconds_per_unit(self) -> float:
+        """Seconds per output token, or per call, over the whole batch."""
+        return self.reading.seconds / self.units
+
+    @property
+    def joules_per_request(self) -> float:
+        """Joules per request, prefill and decode together."""
+        return self.reading.joules / self.served.requests
+
+
+class Arm(msgspec.Struct, frozen=True, kw_only=True):
+    """An arm with its valid runs.
+
+    Attributes:
+        name: name within the comparison.
+        identity: the scenario as plain JSON; None for a callable.
+        runs: valid runs, in the order they were taken.
+    """
+
+    name: str
+    identity: Identity | None
+    runs: tuple[Run, ...]
+
+    @property
+    def unit(self) -> str:
+        """What joules are counted per: ``token`` or ``call``."""
+        return "call" if self.identity is None else "token"
+
+    @property
+    def joules_per_token(self) -> float:
+        """Level of the arm: geometric mean of joules per output token (per call, for a callable)."""
+        return math.exp(statistics.fmean(math.log(run.joules_per_unit) for run in self.runs))
+
+    @property
+    def estimated(self) -> bool:
+        """Whether any of its joules are modelled rather than measured."""
+        return any(run.reading.estimated for run in self.runs)
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call of ``measure`` or ``compare`` measured.
+
+    Attributes:
+        key: the case it belongs to.
+        series: position among the measurements of that case.
+        arms: the arms, in the order given.
+        control: name of the arm that effects are relative to; None for a series.
+    """
+
+    key: CaseKey
+    series: int
+    arms: tuple[Arm, ...]
+    control: str | None = None
+
+    def __getitem__(self, name: str) -> Arm:
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise KeyError(f"no arm {name!r}; measured: {', '.join(arm.name for arm in self.arms)}")
+
+    def effect(self, name: str) -> float:
+        """Relative difference of an arm's level from the control's: negative saves."""
+        if self.control is None:
+            raise MeasurementError(f"{self.key}: a series has no control to compare with")
+        return self[name].joules_per_token / self[self.control].joules_per_token - 1
+
+    def rounds(self) -> list[dict[str, Run]]:
+        """The runs by arm of every round in which each arm has a valid one."""
+        by_round: dict[int, dict[str, Run]] = {}
+        for arm in self.arms:
+            for run in arm.runs:
+                by_round.setdefault(run.round, {})[arm.name] = run
+        return [runs for _, runs in sorted(by_round.items()) if len(runs) == len(self.arms)]

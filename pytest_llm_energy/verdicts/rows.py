@@ -1,0 +1,137 @@
+"""Verdicts as values: a row per level and a row per effect, and what they decide."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import msgspec
+
+from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.statistics import Interval
+
+LevelVerdict = Literal["ok", "improved", "regressed", "inconclusive", "incomparable", "shown"]
+ClaimVerdict = Literal["confirms", "contradicts", "new", "inconclusive"]
+Verdict = LevelVerdict | ClaimVerdict
+Gate = Literal["on", "strict", "off"]
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A level against its reference.
+
+    Attributes:
+        joules: relative change of joules per token.
+        seconds: relative change of seconds per token.
+        watts: relative change of mean power.
+        reference_joules: joules per token of the reference.
+        reference: what the reference is, in words.
+        stack: parts of the stack that changed since, as ``package: old -> new``.
+    """
+
+    joules: Interval
+    seconds: float
+    watts: float
+    reference_joules: float
+    reference: str
+    stack: tuple[str, ...] = ()
+
+
+class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="level"):
+    """Joules per token of one arm, judged against its reference.
+
+    Attributes:
+        key: the case.
+        arm: the arm.
+        unit: ``token`` or ``call``.
+        joules: level now, per unit.
+        spread: relative standard deviation of its runs.
+        runs: valid runs behind it.
+        starts: engine starts behind it.
+        budget: allowed relative increase.
+        change: the level against the reference; None where nothing can be compared.
+        verdict: what was decided.
+        reason: reason code of a verdict that decides nothing.
+        note: the reason in words.
+        estimated: whether the joules are modelled.
+    """
+
+    key: CaseKey
+    arm: str
+    unit: str
+    joules: float
+    spread: float | None
+    runs: int
+    starts: int
+    budget: float
+    verdict: LevelVerdict
+    change: Change | None = None
+    reason: str | None = None
+    note: str | None = None
+    estimated: bool = False
+
+
+class ClaimRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="claim"):
+    """One statement of a claim, judged against what was measured.
+
+    Attributes:
+        key: the case.
+        says: the statement.
+        interval: the effect, or growth exponent, measured.
+        kind: which of the two.
+        paper: the published figure in words, None where nothing was published.
+        verdict: what was decided.
+        reason: reason code of a verdict that decides nothing.
+    """
+
+    key: CaseKey
+    says: str
+    interval: Interval
+    kind: Literal["effect", "exponent"]
+    verdict: ClaimVerdict
+    paper: str | None = None
+    reason: str | None = None
+
+
+Row = LevelRow | ClaimRow
+
+DECIDED = frozenset({"ok", "improved", "regressed", "confirms", "contradicts", "new"})
+FAILING = {
+    "off": frozenset[str](),
+    "on": frozenset({"regressed", "contradicts"}),
+    "strict": frozenset({"regressed", "contradicts", "inconclusive", "incomparable"}),
+}
+WORST_FIRST: tuple[Verdict, ...] = (
+    "regressed",
+    "contradicts",
+    "inconclusive",
+    "incomparable",
+    "improved",
+    "new",
+    "confirms",
+    "ok",
+    "shown",
+)
+
+
+def decided(rows: Sequence[Row]) -> bool:
+    """Whether the rows decide anything: a level judged, or a claim checked."""
+    return any(row.verdict in DECIDED for row in rows)
+
+
+def failing(rows: Sequence[Row], gate: Gate) -> list[Row]:
+    """The rows that fail the test, worst first."""
+    return by_severity(row for row in rows if row.verdict in FAILING[gate])
+
+
+def worst(rows: Sequence[Row]) -> Verdict:
+    """The verdict that stands for a test with these rows."""
+    return min((row.verdict for row in rows), key=WORST_FIRST.index)
+
+
+def by_severity(rows: Iterable[Row]) -> list[Row]:
+    """Rows ordered worst first: by verdict, then by how far beyond doubt they exceed."""
+    return sorted(rows, key=lambda row: (WORST_FIRST.index(row.verdict), -_excess(row)))
+
+
+def _excess(row: Row) -> float:
+    if isinstance(row, LevelRow):
+        return row.change.joules.low - row.budget if row.change else 0.0
+    return abs(row.interval.value)
