@@ -93,6 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[OUTCOMES] = Outcomes()
     config.pluginmanager.register(config.stash[OUTCOMES], "llm-energy-outcomes")
     markers.register(config, catalogue().values())
+    _named(config)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -286,11 +287,15 @@ def _gpu_of(item: pytest.Item) -> str | None:
 def _specs(config: pytest.Config) -> list[GpuSpec]:
     """GPU models to collect for: the one measured or replayed, and those named in -m."""
     own = config.stash[SESSION].spec
-    known = [line.split("(")[0].split(":")[0].strip() for line in config.getini("markers")]
-    named = markers.gpu_keys_in(config.option.markexpr, known_marks=known)
     if own.key not in catalogue():
         markers.register(config, [own])
-    return [own, *(gpu_spec(key) for key in named if key not in (own.key, own.family))]
+    return [own, *(gpu_spec(key) for key in _named(config) if key not in (own.key, own.family))]
+
+
+def _named(config: pytest.Config) -> list[str]:
+    """GPU models that occur in -m."""
+    known = [re.split(r"[(:]", line)[0].strip() for line in config.getini("markers")]
+    return markers.gpu_keys_in(config.option.markexpr, known_marks=known)
 
 
 def _cannot_run(session: EnergySession, item: pytest.Item) -> str | None:

@@ -24,7 +24,7 @@ def level_table(rows: Sequence[LevelRow], *, style: str) -> str:
             "baseline": words.joules(row.change.reference_joules) if row.change else "",
             "change": words.change(row.change.joules) if row.change else "",
             "budget": words.percent(row.budget, digits=0) if row.verdict != "shown" else "",
-            "sees": f">= {row.change.joules.half_width:.1%}" if row.change else "",
+            "sees": f">= {row.change.joules.half_width * 100:.1f} %" if row.change else "",
             "verdict": words.verdict(row),
         }
         for row in rows

@@ -81,11 +81,11 @@ def _rounded(value: Any) -> Any:
 
 
 def _place(data: bytes, error: Exception) -> str:
-    """Line and column, where the decoder tells the byte."""
+    """Line and column, where the decoder tells the byte, or the file ends too early."""
     found = re.search(r"\(byte (\d+)\)", str(error))
-    if not found:
+    if not found and "truncated" not in str(error):
         return ""
-    before = data[: int(found.group(1))]
+    before = data[: int(found.group(1))] if found else data
     line = before.count(b"\n") + 1
     column = len(before) - before.rfind(b"\n")
     return f" (line {line}, column {column})"

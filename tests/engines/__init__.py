@@ -1,0 +1,1 @@
+"""Real engines on this host's CPU."""

@@ -1,0 +1,1 @@
+"""The plugin as users see it."""

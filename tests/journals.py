@@ -1,0 +1,97 @@
+"""Journals and baselines of a GPU that is not here: simulated, and marked so."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pytest_llm_energy import Scenario
+from pytest_llm_energy.hardware.fingerprint import Fingerprint
+from pytest_llm_energy.metering.meter import Invalid, Reading
+from pytest_llm_energy.serving.scenario import Served
+from pytest_llm_energy.verdicts.blessing import bless
+from pytest_llm_energy.verdicts.claims import Claim
+from pytest_llm_energy.verdicts.journal import SCHEMA, Checked, Opened, Ran, Segment, Started, read_journal
+from pytest_llm_energy.verdicts.measured import CaseKey, Run
+
+WINDOW_SECONDS = 2.5
+
+
+class SimulatedSession:
+    """Writes a journal as a run on that GPU would have; three runs spread by ``noise``, one standard deviation."""
+
+    def __init__(
+        self, path: Path, *, gpu: str = "h200", when: str = "2026-01-01T00:00:00+00:00", noise: float = 0.002
+    ) -> None:
+        self.path = path
+        self._gpu = gpu
+        self._noise = noise
+        self._segment = Segment(path)
+        self._segment.write(
+            Opened(
+                schema=SCHEMA,
+                when=when,
+                version="0",
+                gpu=gpu,
+                gpu_name=gpu.upper(),
+                method="simulated",
+                source="simulated sensor",
+                fingerprint=Fingerprint(
+                    identity={"gpu": gpu.upper(), "power_limit_watts": 700.0},
+                    state={"driver": "simulated"},
+                    boards=("simulated-board",),
+                ),
+                simulated=True,
+            )
+        )
+        stack = {"transformers": "5.0" if when < "2026-02" else "5.1"}
+        self._segment.write(Started(start="main-1", engine="{}", seconds=1.0, stack=stack))
+
+    def case(
+        self,
+        finding: str,
+        case: str,
+        levels: Mapping[str, tuple[Scenario, float]],
+        *,
+        claim: Claim | None = None,
+        runs: int = 3,
+        invalid: bool = False,
+        series: bool = False,
+    ) -> "SimulatedSession":
+        """Record a case: the scenario and the true joules per token of each arm."""
+        key = CaseKey(gpu=self._gpu, finding=finding, case=case)
+        for number in range(runs):
+            for position, (arm, (scenario, joules)) in enumerate(levels.items()):
+                sign = 1 if position % 2 else -1
+                level = joules * (1 + sign * (number % 3 - 1) * self._noise)
+                run = _run(scenario, level, number, invalid=invalid)
+                self._segment.write(Ran(key=key, series=0, arm=arm, identity=scenario.identity(), run=run))
+        control = None if series else list(levels)[-1]
+        self._segment.write(Checked(key=key, series=0, tp=1, arms=tuple(levels), control=control, claim=claim))
+        return self
+
+    def bless(self, folder: Path, reason: str = "first measurement") -> None:
+        """Make it the baseline."""
+        bless(read_journal(self.path), folder, reason=reason)
+
+
+def _run(scenario: Scenario, joules: float, number: int, *, invalid: bool) -> Run:
+    tokens = scenario.output_tokens * scenario.batch_size
+    total = joules * tokens
+    reasons = (Invalid("no-energy", "the counter stood still: is the driver alive?"),) if invalid else ()
+    return Run(
+        start="main-1",
+        round=number,
+        reading=Reading(
+            joules=0.0 if invalid else total,
+            seconds=WINDOW_SECONDS,
+            uncertainty_joules=total * 0.001,
+            method="simulated",
+            invalid=reasons,
+        ),
+        served=Served(
+            started=0.0,
+            ended=WINDOW_SECONDS,
+            requests=scenario.batch_size,
+            input_tokens=scenario.input_tokens * scenario.batch_size,
+            output_tokens=tokens,
+        ),
+    )

@@ -1,0 +1,78 @@
+"""A user's project in a temporary folder: one finding, and journals of a GPU to judge it by."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pytest_llm_energy import Scenario, saves
+from pytest_llm_energy.verdicts.claims import Claim
+
+from ..journals import SimulatedSession
+
+PLAIN = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)
+TRUE_LEVELS = {"batched": 0.4, "alone": 2.0}
+SIZES = (4, 8, 16)
+
+TEST_FILE = """
+import pytest
+from pytest_llm_energy import Arms, Scenario, saves
+
+PLAIN = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)
+
+@pytest.mark.parametrize("size", [4, 8, 16])
+def test_falls(energy_meter, size):
+    arms = Arms(batched=PLAIN.replace(batch_size=size), alone=PLAIN)
+    energy_meter.check(energy_meter.compare(arms), saves)
+"""
+
+
+@dataclass
+class Project:
+    """The project, with its baselines blessed from a first session."""
+
+    pytester: pytest.Pytester
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.pytester.path
+
+    def journal(
+        self,
+        name: str,
+        *,
+        when: str = "2026-02-02T00:00:00+00:00",
+        factors: dict[tuple[int, str], float] | None = None,
+        noise: float = 0.002,
+        invalid: bool = False,
+        claim: Claim | None = saves,
+        gpu: str = "h200",
+    ) -> SimulatedSession:
+        """A journal whose levels are the true ones times a factor per size and arm."""
+        session = SimulatedSession(self.path / name, when=when, noise=noise, gpu=gpu)
+        for size in SIZES:
+            levels = {
+                arm: (
+                    PLAIN.replace(batch_size=size) if arm == "batched" else PLAIN,
+                    level * (factors or {}).get((size, arm), 1.0),
+                )
+                for arm, level in TRUE_LEVELS.items()
+            }
+            session.case("batching", f"falls[{size}]", levels, claim=claim, invalid=invalid)
+        return session
+
+    def replay(self, journal: SimulatedSession, *options: str) -> pytest.RunResult:
+        """Judge a journal."""
+        return self.pytester.runpytest_subprocess(f"--energy-replay={journal.path}", *options)
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    pytester.makepyfile(test_batching=TEST_FILE)
+    pytester.makeini("[pytest]\n")
+    made = Project(pytester)
+    made.journal("first.jsonl", when="2026-01-01T00:00:00+00:00").bless(pytester.path / "baselines")
+    return made

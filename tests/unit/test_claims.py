@@ -1,0 +1,78 @@
+import pytest
+
+from pytest_llm_energy import costs, differs, flat_below, saves, slope
+from pytest_llm_energy.errors import MeasurementError
+from pytest_llm_energy.verdicts.claims import Claim
+
+from .measurements import compared, grown
+
+STEADY = (1.0, 1.001, 0.999, 1.0)
+
+
+def effect(size: float, noise: float = 0.0) -> dict[str, list[float]]:
+    signs = (1, -1, 1, -1)
+    return {
+        "arm": [x * (1 + size) * (1 + s * noise) for x, s in zip(STEADY, signs, strict=True)],
+        "control": [*STEADY],
+    }
+
+
+@pytest.mark.parametrize(
+    ("claim", "size", "outcome"),
+    [
+        (saves, -0.10, "holds"),
+        (saves, +0.10, "fails"),
+        (costs, +0.10, "holds"),
+        (costs, -0.10, "fails"),
+        (saves.bearing(0.15), +0.10, "open"),
+        (saves.bearing(0.05), +0.10, "fails"),
+        (costs.bearing(0.05), -0.03, "open"),
+        (differs(at_most=0.2), 0.10, "holds"),
+        (differs(at_most=0.2), -0.30, "fails"),
+        (differs(at_most=0.05), 0.30, "fails"),
+    ],
+)
+def test_a_claim_about_an_effect(claim: Claim, size: float, outcome: str) -> None:
+    (statement,) = claim.statements(compared(effect(size)))
+    assert statement.outcome == outcome
+    assert statement.interval.value == pytest.approx(size)
+
+
+@pytest.mark.parametrize("claim", [saves, costs])
+def test_noise_leaves_a_claim_open(claim: Claim) -> None:
+    (statement,) = claim.statements(compared(effect(0.02, noise=0.2)))
+    assert statement.outcome == "open"
+
+
+def test_every_arm_but_the_control_gets_a_statement() -> None:
+    measured = compared({"one": [0.8] * 3, "two": [0.9] * 3, "control": [1.0] * 3})
+    assert [s.says for s in saves.statements(measured)] == [
+        "one saves against control",
+        "two saves against control",
+    ]
+
+
+def test_linear_growth_is_told_from_flat_and_quadratic() -> None:
+    linear = {n: [n * x for x in STEADY] for n in (128, 256, 512)}
+    quadratic = {n: [n * n * x for x in STEADY] for n in (128, 256, 512)}
+    flat = {n: list(STEADY) for n in (128, 256, 512)}
+    claim = slope("input_tokens", tolerance=0.2)
+    outcomes = [claim.statements(grown("input_tokens", s))[0].outcome for s in (linear, quadratic, flat)]
+    assert outcomes == ["holds", "fails", "fails"]
+
+
+def test_a_floor_is_about_the_scenarios_below_it_only() -> None:
+    floor = {16: [1.0] * 3, 64: [1.02] * 3, 128: [1.05] * 3, 1024: [9.0] * 3}
+    assert flat_below("input_tokens", 128).statements(grown("input_tokens", floor))[0].outcome == "holds"
+    rising = {16: [1.0] * 3, 64: [4.0] * 3, 128: [8.0] * 3}
+    assert flat_below("input_tokens", 128).statements(grown("input_tokens", rising))[0].outcome == "fails"
+
+
+def test_a_claim_about_what_was_not_measured_is_an_error() -> None:
+    series = grown("input_tokens", {1: [1.0] * 3, 2: [1.0] * 3})
+    with pytest.raises(MeasurementError, match="needs arms with a control"):
+        saves.statements(series)
+    with pytest.raises(MeasurementError, match="two values of 'input_tokens'"):
+        flat_below("input_tokens", 1).statements(series)
+    with pytest.raises(MeasurementError, match="no number 'decoding'"):
+        slope("decoding").statements(series)

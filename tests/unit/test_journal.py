@@ -1,0 +1,120 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_llm_energy import Scenario, saves
+from pytest_llm_energy.errors import BaselineError, JournalError
+from pytest_llm_energy.verdicts.baselines import read_baseline
+from pytest_llm_energy.verdicts.blessing import bless
+from pytest_llm_energy.verdicts.journal import join_segments, read_journal, segments_folder
+
+from ..journals import SimulatedSession
+
+PLAIN = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)
+LEVELS = {"batched": (PLAIN.replace(batch_size=8), 0.4), "alone": (PLAIN, 2.0)}
+
+
+def recorded(path: Path, when: str = "2026-01-01T00:00:00+00:00") -> SimulatedSession:
+    return SimulatedSession(path, when=when).case("batching", "falls[8]", LEVELS, claim=saves)
+
+
+def test_a_journal_holds_everything_a_verdict_needs(tmp_path: Path) -> None:
+    journal = read_journal(recorded(tmp_path / "j.jsonl").path)
+    (check,) = journal.checks
+    measured = journal.measured(check)
+    assert check.claim == saves
+    assert measured.control == "alone"
+    assert [len(arm.runs) for arm in measured.arms] == [3, 3]
+    assert measured.effect("batched") == pytest.approx(-0.8, abs=0.02)
+    assert journal.opened.simulated
+
+
+def test_segments_are_joined_and_also_read_where_nobody_joined_them(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    recorded(segments_folder(path) / "gw0.jsonl")
+    recorded(segments_folder(path) / "gw1.jsonl")
+    assert len(read_journal(path).checks) == 2
+    assert join_segments(path)
+    assert not segments_folder(path).exists()
+    assert len(read_journal(path).checks) == 2
+
+
+def test_a_line_cut_off_by_a_crash_is_left_out_and_counted(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "j.jsonl").path
+    with path.open("a") as file:
+        file.write('{"record":"ran","key":{"gp')
+    journal = read_journal(path)
+    assert journal.torn == 1
+    assert len(journal.checks) == 1
+
+
+def test_a_corrupt_line_is_refused_with_its_number(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "j.jsonl").path
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2].replace('"joules":', '"jewels":')
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(JournalError, match=r"j\.jsonl, line 3 is corrupt: .*jewels"):
+        read_journal(path)
+
+
+def test_a_newer_journal_a_missing_one_and_one_without_conditions_are_refused(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "j.jsonl").path
+    path.write_text(path.read_text().replace('"schema":1', '"schema":7'))
+    with pytest.raises(JournalError, match="line 1: schema 7; this version reads up to 1"):
+        read_journal(path)
+    with pytest.raises(JournalError, match="no journal at"):
+        read_journal(tmp_path / "missing.jsonl")
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(JournalError, match="no record 'opened'"):
+        read_journal(tmp_path / "empty.jsonl")
+
+
+def test_a_full_disk_keeps_the_records_before_it_readable(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from tests.unit.test_journal import recorded, LEVELS\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (12000, 12000))\n"
+        f"session = recorded(Path({str(tmp_path / 'j.jsonl')!r}))\n"
+        "for n in range(100): session.case('batching', f'falls[{n}]', LEVELS)"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
+    assert "JournalError: cannot append to the journal" in done.stderr
+    assert "the records before this one are intact" in done.stderr
+    journal = read_journal(tmp_path / "j.jsonl")
+    assert journal.torn == 0
+    assert len(journal.checks) >= 1
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(JournalError, match="name another place with --energy-journal"):
+        SimulatedSession(tmp_path / "file" / "j.jsonl")
+
+
+def test_blessing_adds_sessions_and_keeps_the_first(tmp_path: Path) -> None:
+    recorded(tmp_path / "one.jsonl").bless(tmp_path, "first measurement")
+    recorded(tmp_path / "two.jsonl", "2026-02-02T00:00:00+00:00").bless(tmp_path, "after the driver update")
+    baseline = read_baseline(tmp_path, "h200", "batching")
+    assert baseline is not None
+    assert [session.reason for session in baseline.sessions] == ["first measurement", "after the driver update"]
+    assert all(session.simulated for session in baseline.sessions)
+    with pytest.raises(BaselineError, match="is blessed already"):
+        recorded(tmp_path / "three.jsonl").bless(tmp_path)
+
+
+def test_blessing_needs_a_reason_something_to_bless_and_the_same_work(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "one.jsonl").path
+    with pytest.raises(BaselineError, match="needs a reason"):
+        bless(read_journal(path), tmp_path, reason=" ")
+    empty = SimulatedSession(tmp_path / "empty.jsonl").path
+    with pytest.raises(BaselineError, match="nothing to bless"):
+        bless(read_journal(empty), tmp_path, reason="why not")
+    bless(read_journal(path), tmp_path, reason="first")
+    other = SimulatedSession(tmp_path / "two.jsonl", when="2026-03-03T00:00:00+00:00").case(
+        "batching", "falls[8]", {**LEVELS, "alone": (PLAIN.replace(dtype="float16"), 2.0)}
+    )
+    with pytest.raises(BaselineError, match="now serves something else in alone"):
+        other.bless(tmp_path)

@@ -1,0 +1,137 @@
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pytest_llm_energy import costs, saves
+from pytest_llm_energy.errors import BaselineError, MeasurementError
+from pytest_llm_energy.hardware.fingerprint import Fingerprint
+from pytest_llm_energy.verdicts.baselines import Baseline, BaselineCase, Published, Samples, Session, read_published
+from pytest_llm_energy.verdicts.claims import Claim
+from pytest_llm_energy.verdicts.journal import Checked
+from pytest_llm_energy.verdicts.judge import Conditions, judge
+from pytest_llm_energy.verdicts.measured import Arm, Measured
+from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow
+
+from .measurements import KEY, PLAIN, arm, compared
+
+HERE = Fingerprint(identity={"gpu": "NVIDIA H200", "power_limit_watts": 700.0}, state={}, boards=("board",))
+OTHER_LIMIT = Fingerprint(identity={"gpu": "NVIDIA H200", "power_limit_watts": 500.0}, state={}, boards=("board",))
+
+
+def baseline(level: float = 1.0, *, budget: float | None = None, where: Fingerprint = HERE) -> Baseline:
+    samples = Samples(
+        joules_per_token=tuple(level * x for x in (0.999, 1.0, 1.001)), seconds_per_token=(2.5 / 64,) * 3
+    )
+    session = Session(
+        when="2026-01-01T00:00:00+00:00",
+        reason="first",
+        method="simulated",
+        fingerprint=where,
+        stack={"torch": "2.11"},
+        relative_uncertainty=0.001,
+        starts=({KEY.case: {"arm": samples}},),
+    )
+    case = BaselineCase(tp=1, arms={"arm": PLAIN.identity()}, budget=budget)
+    return Baseline(schema=1, finding=KEY.finding, gpu=KEY.gpu, cases={KEY.case: case}, sessions=(session,))
+
+
+def level_of(
+    made: Arm,
+    reference: Baseline | None,
+    *,
+    gpu: str = "h200",
+    override: float | None = None,
+    stated: float | None = None,
+) -> LevelRow:
+    key = msgspec.structs.replace(KEY, gpu=gpu)
+    check = Checked(key=key, series=0, tp=1, arms=(made.name,), budget=stated)
+    conditions = Conditions(fingerprint=HERE, stack={"torch": "2.12"}, baseline=reference, budget=override)
+    (row,) = judge(check, Measured(key=key, series=0, arms=(made,)), conditions)
+    assert isinstance(row, LevelRow)
+    return row
+
+
+@pytest.mark.parametrize(
+    ("level", "verdict", "reason"),
+    [
+        (1.20, "regressed", None),
+        (1.00, "ok", None),
+        (0.90, "improved", None),
+        (1.025, "inconclusive", "near-budget"),
+        (0.99, "ok", None),
+    ],
+)
+def test_a_level_against_its_baseline(level: float, verdict: str, reason: str | None) -> None:
+    row = level_of(arm("arm", [level * x for x in (0.999, 1.0, 1.001)]), baseline())
+    assert (row.verdict, row.reason) == (verdict, reason)
+
+
+def test_noise_wider_than_the_budget_decides_nothing() -> None:
+    row = level_of(arm("arm", [0.8, 1.0, 1.25]), baseline())
+    assert (row.verdict, row.reason) == ("inconclusive", "too-noisy")
+
+
+def test_what_is_compared_must_be_the_same_work_on_the_same_hardware() -> None:
+    other = level_of(arm("arm", [1.0] * 3, PLAIN.replace(dtype="float16")), baseline())
+    assert (other.verdict, other.reason) == ("incomparable", "scenario-differs")
+    assert other.note is not None
+    assert "dtype: bfloat16 -> float16" in other.note
+    limit = level_of(arm("arm", [1.0] * 3), baseline(where=OTHER_LIMIT))
+    assert (limit.verdict, limit.reason) == ("incomparable", "hardware-differs")
+    assert limit.note is not None
+    assert "power_limit_watts: 500.0 -> 700.0" in limit.note
+    unknown = level_of(arm("arm", [1.0] * 3), None)
+    assert (unknown.verdict, unknown.reason) == ("incomparable", "no-baseline")
+
+
+def test_the_budget_of_the_command_line_is_above_the_tests_above_the_baselines() -> None:
+    made = arm("arm", [1.1] * 3)
+    assert level_of(made, baseline(budget=0.2)).verdict == "ok"
+    assert level_of(made, baseline(budget=0.2), stated=0.05).verdict == "regressed"
+    assert level_of(made, baseline(budget=0.2), stated=0.05, override=0.3).verdict == "ok"
+
+
+def test_estimated_levels_and_those_of_a_cpu_are_shown_only() -> None:
+    assert level_of(arm("arm", [2.0] * 3, estimated=True), baseline()).verdict == "shown"
+    on_cpu = level_of(arm("arm", [2.0] * 3), None, gpu="cpu")
+    assert on_cpu.verdict == "shown"
+
+
+def test_a_change_is_split_into_time_and_power_and_names_the_stack() -> None:
+    row = level_of(arm("arm", [1.2] * 3, seconds=3.0), baseline())
+    assert row.change is not None
+    assert row.change.seconds == pytest.approx(0.2)
+    assert row.change.watts == pytest.approx(0.0, abs=1e-3)
+    assert row.change.stack == ("torch: 2.11 -> 2.12",)
+
+
+def claim_of(effect: float, claim: Claim, published: Published | None, figure: str | None) -> ClaimRow:
+    measured = compared({"arm": [1 + effect] * 3, "control": [1.0] * 3})
+    check = Checked(key=KEY, series=0, tp=1, arms=("arm", "control"), control="control", claim=claim, figure=figure)
+    rows = judge(check, measured, Conditions(fingerprint=HERE, stack={}, published=published))
+    row = rows[-1]
+    assert isinstance(row, ClaimRow)
+    return row
+
+
+def test_claims_confirm_contradict_or_are_new() -> None:
+    folder = Path(__file__).parents[2] / "baselines"
+    published = read_published(folder, "mixture-of-experts")
+    assert claim_of(0.3, costs, published, "costs-more-than-dense").verdict == "confirms"
+    assert claim_of(-0.3, costs, published, "costs-more-than-dense").verdict == "contradicts"
+    assert claim_of(0.3, costs, None, None).verdict == "new"
+    assert claim_of(0.3, costs, published, "costs-more-than-dense").paper == "up to +54.24 %"
+    with pytest.raises(BaselineError, match="no published figure 'nonsense'; known: costs-more-than-dense"):
+        claim_of(0.3, costs, published, "nonsense")
+
+
+def test_a_leaner_control_changes_the_effect_and_regresses_no_level() -> None:
+    slower_effect = claim_of(0.3, saves, None, None)
+    assert slower_effect.verdict == "contradicts"
+    assert level_of(arm("arm", [1.0] * 3), baseline()).verdict == "ok"
+
+
+def test_an_arm_without_a_valid_run_is_an_error() -> None:
+    with pytest.raises(MeasurementError, match="arm 'arm' has no valid run"):
+        level_of(arm("arm", []), baseline())

@@ -1,0 +1,84 @@
+import pytest
+
+from pytest_llm_energy import MODELS, Arms, Beam, Sample, Scenario, Series
+from pytest_llm_energy.errors import ScenarioError
+from pytest_llm_energy.serving.models import Model
+from pytest_llm_energy.serving.scenario import differences
+
+PLAIN = Scenario(model="tiny-llama", input_tokens=8, output_tokens=4)
+
+
+def test_equal_scenarios_are_the_same_work() -> None:
+    again = Scenario(model=MODELS["tiny-llama"], input_tokens=8, output_tokens=4)
+    assert PLAIN == again
+    assert hash(PLAIN) == hash(again)
+    assert PLAIN.identity() == again.identity()
+
+
+def test_work_does_not_change_the_engine_and_switches_do() -> None:
+    assert PLAIN.replace(batch_size=8, decoding=Beam(2)).engine_key == PLAIN.engine_key
+    assert PLAIN.replace(torch_compile=True).engine_key != PLAIN.engine_key
+    assert PLAIN.replace(dtype="float32").engine_key != PLAIN.engine_key
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "lama"}, "unknown model 'lama'.*Known: .*Llama-3.1-8B"),
+        ({"engine": "vlm"}, "unknown engine 'vlm'; known: transformers"),
+        ({"weights": "random"}, "known: dummy, hub, packaged"),
+        ({"dtype": "int3"}, "known: bfloat16"),
+        ({"batch_size": 0}, "batch_size must be a positive integer, not 0"),
+        ({"input_tokens": 1.5}, "input_tokens must be a positive integer"),
+        ({"input_tokens": 2048}, "exceed the context of tiny-llama, 2048 tokens"),
+        ({"weights": "packaged"}, "no package carries tiny-llama's weights"),
+        ({"weights": "hub"}, "tiny-llama is not on the hub"),
+        ({"tensor_parallel_size": 2}, "one device"),
+        ({"batchsize": 2}, "unknown field of a scenario 'batchsize'; known: model, input_tokens"),
+    ],
+)
+def test_a_scenario_that_makes_no_sense_says_what_would(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ScenarioError, match=message):
+        PLAIN.replace(**change)
+
+
+@pytest.mark.parametrize("decoding", ["Beam(1)", "Sample(temperature=0)", "Sample(top_p=1.1)"])
+def test_decoding_parameters_are_checked(decoding: str) -> None:
+    with pytest.raises(ScenarioError):
+        eval(decoding, {"Beam": Beam, "Sample": Sample})
+
+
+def test_a_changed_preset_is_part_of_the_identity() -> None:
+    deeper = Model(
+        name="tiny-llama",
+        model_type="llama",
+        config={**MODELS["tiny-llama"].config, "num_hidden_layers": 5},
+    )
+    assert PLAIN.identity()["model"] == "tiny-llama"
+    assert PLAIN.replace(model=deeper).identity()["model"]["config"]["num_hidden_layers"] == 5
+
+
+def test_arms_name_their_case_after_what_was_set() -> None:
+    arms = Arms(compiled=PLAIN.replace(torch_compile=True), eager=PLAIN)
+    assert str(arms) == "compiled-eager"
+    assert str(arms.at(batch_size=8)) == "8"
+    assert arms.at(batch_size=8)["eager"].batch_size == 8
+    assert arms.control == "eager"
+    assert arms.at(batch_size=8) == arms.at(batch_size=8)
+
+
+def test_arms_must_serve_requests_of_equal_length() -> None:
+    with pytest.raises(ScenarioError, match="equal lengths"):
+        Arms(long=PLAIN.replace(output_tokens=8), short=PLAIN)
+
+
+def test_a_series_runs_over_one_field() -> None:
+    series = Series.over(PLAIN, input_tokens=(1, 2, 4))
+    assert [scenario.input_tokens for scenario in series] == [1, 2, 4]
+    with pytest.raises(ScenarioError, match="exactly one field"):
+        Series.over(PLAIN, input_tokens=(1, 2), output_tokens=(1, 2))
+
+
+def test_differences_name_field_and_values() -> None:
+    found = differences(PLAIN.identity(), PLAIN.replace(dtype="float32").identity())
+    assert found == ["dtype: bfloat16 -> float32"]

@@ -1,0 +1,71 @@
+import math
+import random
+
+import pytest
+
+from pytest_llm_energy.verdicts import statistics
+from pytest_llm_energy.verdicts.statistics import ALPHA, Sample
+
+
+def sample(*starts: tuple[float, ...], boards: str = "one", sessions: int = 1) -> Sample:
+    return Sample(starts=starts, relative_uncertainty=0.001, boards=frozenset(boards.split()), sessions=sessions)
+
+
+def test_a_ratio_of_pairs_is_exact_without_noise() -> None:
+    interval = statistics.ratio([(1.2, 1.0)] * 3, starts_differ=False)
+    assert interval.value == pytest.approx(0.2)
+    assert interval.half_width == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_single_pair_bounds_nothing() -> None:
+    interval = statistics.ratio([(1.2, 1.0)], starts_differ=True)
+    assert interval.low == -1.0
+    assert interval.high == math.inf
+
+
+def test_a_change_is_as_sure_as_sessions_and_boards_allow() -> None:
+    now = sample((1.0, 1.001, 0.999))
+    same_board = statistics.change(now, sample((1.0, 1.001, 0.999)))
+    other_board = statistics.change(now, sample((1.0, 1.001, 0.999), boards="two"))
+    more_sessions = statistics.change(now, sample((1.0, 1.001, 0.999), (1.0, 1.0, 1.0), sessions=2))
+    assert more_sessions.half_width < same_board.half_width < other_board.half_width
+    assert other_board.half_width > statistics.BOARD_SD
+
+
+@pytest.mark.parametrize("pairs", [3, 5, 8])
+def test_bounds_of_a_ratio_are_wrong_as_often_as_they_say(pairs: int) -> None:
+    generator = random.Random(pairs)
+    trials, low_wrong, high_wrong = 4000, 0, 0
+    for _ in range(trials):
+        interval = statistics.ratio(
+            [(1.1 * math.exp(generator.gauss(0, 0.02)), 1.0) for _ in range(pairs)], starts_differ=False
+        )
+        low_wrong += interval.low > 0.1
+        high_wrong += interval.high < 0.1
+    error = 4 * math.sqrt(ALPHA / trials)
+    assert low_wrong / trials == pytest.approx(ALPHA, abs=error)
+    assert high_wrong / trials == pytest.approx(ALPHA, abs=error)
+
+
+def test_bounds_of_a_change_hold_under_start_session_and_board_noise() -> None:
+    generator = random.Random(1)
+    trials, wrong = 3000, 0
+    for _ in range(trials):
+        sides = []
+        for board in "one", "two":
+            level = math.exp(
+                generator.gauss(0, statistics.BOARD_SD)
+                + generator.gauss(0, statistics.SESSION_SD)
+                + generator.gauss(0, statistics.START_SD)
+            )
+            runs = tuple(level * math.exp(generator.gauss(0, 0.004)) for _ in range(3))
+            sides.append(sample(runs, boards=board))
+        interval = statistics.change(sides[0], sides[1])
+        wrong += not interval.low <= 0 <= interval.high
+    assert wrong / trials == pytest.approx(2 * ALPHA, abs=4 * math.sqrt(2 * ALPHA / trials))
+
+
+def test_growth_exponents_are_those_of_power_laws() -> None:
+    xs = [1.0, 2.0, 4.0, 8.0]
+    assert statistics.exponent(xs, [3 * x for x in xs]) == pytest.approx(1)
+    assert statistics.exponent(xs, [7.0] * 4) == pytest.approx(0)
