@@ -298,7 +298,7 @@ def _names(scenarios: tuple[Scenario, ...]) -> list[str]:
         raise ScenarioError("measure() needs a scenario")
     identities = [scenario.identity() for scenario in scenarios]
     fields = [f for f in identities[0] if any(i[f] != identities[0][f] for i in identities)]
-    names = [", ".join(f"{f}={i[f]}" for f in fields) or "scenario" for i in identities]
+    names = [", ".join(f"{f}={i[f]}" for f in fields) or str(s) for s, i in zip(scenarios, identities, strict=True)]
     if len(set(names)) < len(names):
         raise ScenarioError("measure() was given two equal scenarios")
     return names

@@ -56,7 +56,7 @@ def short_cases(rows: Iterable[Row]) -> dict[CaseKey, str]:
     for key in keys:
         tests.setdefault(key.finding, set()).add(key.case.partition("[")[0])
     return {
-        key: key.case.partition("[")[2].removesuffix("]") or key.case
+        key: key.case.partition("[")[2].removesuffix("]") or key.case.replace("_", " ")
         if len(tests[key.finding]) == 1
         else key.case.replace("_", " ")
         for key in keys

@@ -7,8 +7,7 @@ import pytest
 
 from pytest_llm_energy import Scenario, saves
 from pytest_llm_energy.verdicts.claims import Claim
-
-from ..journals import SimulatedSession
+from tests.journals import SimulatedSession
 
 PLAIN = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)
 TRUE_LEVELS = {"batched": 0.4, "alone": 2.0}

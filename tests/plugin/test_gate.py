@@ -5,8 +5,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from pytest_llm_energy import costs
-
-from .conftest import Project
+from tests.plugin.conftest import Project
 
 HUNGRIER = {(8, "batched"): 1.2}
 BOTH_ARMS = {(8, "batched"): 1.1, (8, "alone"): 1.1}
@@ -24,7 +23,8 @@ def test_an_unchanged_stack_passes(project: Project) -> None:
 def test_a_hungrier_level_is_one_failed_test_that_says_what_how_much_and_how_surely(
     project: Project, workers: str
 ) -> None:
-    result = project.replay(project.journal("now.jsonl", factors=HUNGRIER), f"-n{workers}", "--junitxml=junit.xml")
+    journal = project.journal("now.jsonl", factors=HUNGRIER)
+    result = project.replay(journal, f"-n{workers}", "--junitxml=junit.xml")
     assert result.ret == 1
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(
@@ -34,7 +34,7 @@ def test_a_hungrier_level_is_one_failed_test_that_says_what_how_much_and_how_sur
             "  what:     * per token, where the reference has *",
             "            (baseline, 1 session since 2026-01-01 (first measurement))",
             "  how much: +?*.? % energy per token, where +3.0 % is allowed",
-            "  how sure: between +* % and +* %, each bound wrong at most 1% of the time; 3 runs of 1 engine start(s)",
+            "  how sure: between +* % and +* %, each bound wrong at most 1% of the time; 3 runs of 1 *",
             "  why:      a token takes 0.0% longer and draws *% more power meanwhile (energy = power x time)",
             "  changed:  transformers: 5.0 -> 5.1",
             "  to do: *",

@@ -2,8 +2,8 @@
 
 import pytest
 
-from .conftest import Project
-from .test_gate import BOTH_ARMS
+from tests.plugin.conftest import Project
+from tests.plugin.test_gate import BOTH_ARMS
 
 
 def test_markdown_holds_the_same_tables(project: Project) -> None:

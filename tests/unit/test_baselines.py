@@ -9,8 +9,7 @@ import pytest
 from pytest_llm_energy import Scenario
 from pytest_llm_energy.errors import BaselineError
 from pytest_llm_energy.verdicts.baselines import read_baseline, read_published, write_baseline
-
-from ..journals import SimulatedSession
+from tests.journals import SimulatedSession
 
 PLAIN = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)
 REPOSITORY = Path(__file__).parents[2]

@@ -3,8 +3,7 @@ import pytest
 from pytest_llm_energy import costs, differs, flat_below, saves, slope
 from pytest_llm_energy.errors import MeasurementError
 from pytest_llm_energy.verdicts.claims import Claim
-
-from .measurements import compared, grown
+from tests.unit.measurements import compared, grown
 
 STEADY = (1.0, 1.001, 0.999, 1.0)
 

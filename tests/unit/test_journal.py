@@ -9,8 +9,7 @@ from pytest_llm_energy.errors import BaselineError, JournalError
 from pytest_llm_energy.verdicts.baselines import read_baseline
 from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.journal import join_segments, read_journal, segments_folder
-
-from ..journals import SimulatedSession
+from tests.journals import SimulatedSession
 
 PLAIN = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)
 LEVELS = {"batched": (PLAIN.replace(batch_size=8), 0.4), "alone": (PLAIN, 2.0)}

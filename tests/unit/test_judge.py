@@ -12,8 +12,7 @@ from pytest_llm_energy.verdicts.journal import Checked
 from pytest_llm_energy.verdicts.judge import Conditions, judge
 from pytest_llm_energy.verdicts.measured import Arm, Measured
 from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow
-
-from .measurements import KEY, PLAIN, arm, compared
+from tests.unit.measurements import KEY, PLAIN, arm, compared
 
 HERE = Fingerprint(identity={"gpu": "NVIDIA H200", "power_limit_watts": 700.0}, state={}, boards=("board",))
 OTHER_LIMIT = Fingerprint(identity={"gpu": "NVIDIA H200", "power_limit_watts": 500.0}, state={}, boards=("board",))

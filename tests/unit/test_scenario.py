@@ -10,7 +10,7 @@ PLAIN = Scenario(model="tiny-llama", input_tokens=8, output_tokens=4)
 
 def test_equal_scenarios_are_the_same_work() -> None:
     again = Scenario(model=MODELS["tiny-llama"], input_tokens=8, output_tokens=4)
-    assert PLAIN == again
+    assert again == PLAIN
     assert hash(PLAIN) == hash(again)
     assert PLAIN.identity() == again.identity()
 

@@ -1,0 +1,1 @@
+"""Scripts that write the figures in the documents."""

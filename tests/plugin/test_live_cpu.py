@@ -1,0 +1,127 @@
+"""A user's own tests on this host: real processor time, estimated joules."""
+
+import pytest
+
+WORK = """
+import pytest
+from pytest_llm_energy import costs, saves
+
+def work(n):
+    total = 0
+    for i in range(n):
+        total += i * i
+    return total
+"""
+
+
+def test_a_file_with_the_fixtures_alone_meters_a_function_and_compares_two(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_sums=WORK
+        + """
+def test_window(energy_meter, gpu_model):
+    with energy_meter.window("sum") as window:
+        work(3_000_000)
+    assert window.reading.valid
+    assert window.joules > 0
+    assert window.reading.estimated == (gpu_model.key == "cpu")
+
+def test_half_the_work_saves(energy_meter):
+    result = energy_meter.compare(half=lambda: work(100_000), whole=lambda: work(200_000))
+    assert -0.8 < result.effect("half") < -0.2
+    energy_meter.check(result, saves)
+"""
+    )
+    result = pytester.runpytest_subprocess("-v", "--energy-window=0.3")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "*test_half_the_work_saves*NEW*",
+            "metered by: *",
+            "sums *half the work saves *half * ?J/call *shown",
+            "energy: judged 1 of 1 (1 new)",
+        ]
+    )
+    journals = list((pytester.path / ".llm-energy").iterdir())
+    assert len(journals) == 1
+    assert '"record":"windowed"' in journals[0].read_text()
+
+
+def test_twenty_percent_more_work_said_to_save_fails(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_sums=WORK
+        + """
+def test_more_is_less(energy_meter):
+    result = energy_meter.compare(more=lambda: work(120_000), less=lambda: work(100_000))
+    energy_meter.check(result, saves.bearing(0.05))
+"""
+    )
+    result = pytester.runpytest_subprocess("--junitxml=junit.xml", "--energy-runs=8")
+    assert result.ret == 1
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "sums more_is_less on cpu: contradicts: more saves against less",
+            "  measured: +??.? % [[]+*, +*[]], each bound wrong at most 1% of the time",
+            "energy: judged 1 of 1 (1 contradicts)",
+        ]
+    )
+    assert "<failure" in (pytester.path / "junit.xml").read_text()
+
+
+def test_windows_alone_ask_for_no_verdict(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_sums=WORK
+        + """
+def test_window(energy_meter):
+    with energy_meter.window() as window:
+        work(3_000_000)
+    assert window.joules > 0
+"""
+    )
+    assert pytester.runpytest_subprocess().ret == 0
+
+
+def test_what_was_measured_and_not_checked_is_not_decided(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_sums=WORK
+        + """
+def test_forgets(energy_meter):
+    energy_meter.compare(one=lambda: work(10_000), two=lambda: work(10_000))
+"""
+    )
+    result = pytester.runpytest_subprocess("--energy-window=0.05", "--energy-runs=2")
+    assert result.ret == 5
+    result.stdout.fnmatch_lines(["energy: judged 0 of 1*does not pass*"])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("energy_meter.compare(one=work)", "*two at least*"),
+        ("energy_meter.measure()", "*measure() needs a scenario*"),
+        ("energy_meter.check(energy_meter.compare(a=f, b=f), saves, published='x')", "*nothing is published*"),
+    ],
+)
+def test_a_wrong_call_says_how_to_call(pytester: pytest.Pytester, call: str, message: str) -> None:
+    body = f"\ndef test_wrong(energy_meter):\n    f = lambda: work(1000)\n    {call}\n"
+    pytester.makepyfile(test_sums=WORK + body)
+    result = pytester.runpytest_subprocess("--energy-window=0.05", "--energy-runs=2")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines([message])
+
+
+def test_a_journal_is_not_overwritten(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_nothing(): pass")
+    (pytester.path / "j.jsonl").touch()
+    result = pytester.runpytest_subprocess("--energy-journal=j.jsonl")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*j.jsonl exists: a journal is of one run*"])
+
+
+def test_a_journal_that_cannot_be_written_stops_before_anything_is_measured(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_sums=WORK + "\ndef test_window(energy_meter): raise AssertionError('must not run')\n")
+    (pytester.path / "file").touch()
+    result = pytester.runpytest_subprocess("--energy-journal=file/j.jsonl")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*cannot write the journal at *name another place with --energy-journal*"])
+    assert "must not run" not in result.stdout.str()
