@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pytest_llm_energy.errors import EnergyError, EngineError, MeasurementError, ScenarioError
+from pytest_llm_energy.errors import EnergyError, EngineError, ScenarioError
 from pytest_llm_energy.hardware.catalogue import GpuSpec
 from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.measuring import CallableWork, EngineWork, Work, measure
@@ -17,8 +17,8 @@ from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.verdicts.baselines import Baseline, Published, read_baseline, read_published
 from pytest_llm_energy.verdicts.claims import Claim
 from pytest_llm_energy.verdicts.journal import Checked, Ran, Troubled, Windowed
-from pytest_llm_energy.verdicts.judge import Conditions, judge
-from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run
+from pytest_llm_energy.verdicts.judge import Conditions, judge, judge_recorded
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run, counting
 from pytest_llm_energy.verdicts.rows import Row
 
 
@@ -177,7 +177,14 @@ class EnergyMeter:
             figure=published,
         )
         self._session.record(check)
-        self.rows += judge(check, measured, self._conditions(self._stack))
+        conditions = Conditions(
+            fingerprint=self._session.fingerprint,
+            stack=self._stack,
+            baseline=self._baseline,
+            published=self._published,
+            budget=self._session.options.budget,
+        )
+        self.rows += judge(check, measured, conditions)
 
     def replay(self) -> None:
         """Judge what the journal recorded for this case, instead of running the test's body.
@@ -185,31 +192,19 @@ class EnergyMeter:
         Raises:
             EnergyError: the case ended in an error when it was measured, or nothing valid was.
         """
-        journal = self._session.replayed
-        assert journal is not None
-        if self._key in journal.troubles:
-            raise EnergyError(f"when it was measured: {journal.troubles[self._key]}")
-        for check in journal.checks_of(self._key):
-            measured = journal.measured(check)
-            for arm in measured.arms:
-                if not arm.runs:
-                    why = journal.why_invalid(check, arm.name)
-                    raise MeasurementError(f"{self._key}: arm {arm.name!r} has no valid run: {why}")
-            self.rows += judge(check, measured, self._conditions(journal.stack(measured)))
+        assert self._session.replayed is not None
+        self.rows += judge_recorded(
+            self._session.replayed,
+            self._key,
+            baseline=self._baseline,
+            published=self._published,
+            budget=self._session.options.budget,
+        )
 
     def trouble(self, says: str) -> None:
         """Record that the case ended in an error."""
         if not self._session.replayed:
             self._session.record(Troubled(key=self._key, says=says))
-
-    def _conditions(self, stack: dict[str, str]) -> Conditions:
-        return Conditions(
-            fingerprint=self._session.fingerprint,
-            stack=stack,
-            baseline=self._baseline,
-            published=self._published,
-            budget=self._session.options.budget,
-        )
 
     def _measure(
         self, things: dict[str, Scenario] | dict[str, Callable[[], object]], *, control: str | None
@@ -224,8 +219,7 @@ class EnergyMeter:
 
         def record(work: Work, run: Run) -> None:
             self._session.record(Ran(key=self._key, series=series, arm=work.name, identity=work.identity, run=run))
-            if run.reading.valid:
-                runs[work.name].append(run)
+            runs[work.name].append(run)
 
         try:
             works = [self._work(name, thing) for name, thing in things.items()]
@@ -235,7 +229,7 @@ class EnergyMeter:
                 if isinstance(thing, Scenario):
                     self._session.pool.discard(thing)
             raise
-        arms = tuple(Arm(name=n, identity=identities[n], runs=tuple(runs[n])) for n in things)
+        arms = tuple(Arm(name=n, identity=identities[n], runs=counting(runs[n])) for n in things)
         result = Measured(key=self._key, series=series, arms=arms, control=control)
         self.measured.append(result)
         return result

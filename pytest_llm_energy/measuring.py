@@ -22,7 +22,7 @@ class Plan:
     Attributes:
         runs: metered windows per arm.
         window_seconds: shortest window; whole batches are repeated until it is filled.
-        retries: further tries for an invalid reading, per arm.
+        retries: further tries for invalid or disturbed readings, per arm.
         warm_up_batches: most batches before metering; two at least are run.
         warm_up_seconds: time after which warming up ends even if batches still get faster.
         settled: relative difference of consecutive batches' durations below which warming up ends.
@@ -30,7 +30,7 @@ class Plan:
 
     runs: int
     window_seconds: float
-    retries: int = 2
+    retries: int = 3
     warm_up_batches: int = 20
     warm_up_seconds: float = 20.0
     settled: float = 0.05
@@ -90,7 +90,8 @@ def measure(
         works: what to run; all are warm before the first window opens.
         meter: what meters it.
         plan: how often, and how long.
-        record: told of each run as it ends, invalid ones included.
+        record: told of each run as it ends, invalid ones included; a later run of the same round replaces an
+            earlier one.
         say: told what is going on.
 
     Raises:
@@ -104,15 +105,16 @@ def measure(
             while True:
                 run = _metered(work, meter, batches[work.name], number)
                 record(work, run)
-                if run.reading.valid:
+                reading = run.reading
+                if reading.valid and (not reading.disturbed or not retries[work.name]):
                     break
                 if not retries[work.name]:
-                    reasons = "; ".join(reason.says for reason in run.reading.invalid)
+                    reasons = "; ".join(reason.says for reason in reading.invalid)
                     raise MeasurementError(
                         f"arm {work.name!r} has no valid run after {plan.retries} retries: {reasons}"
                     )
                 retries[work.name] -= 1
-                say(f"repeating {work.name}: {run.reading.invalid[0].code}")
+                say(f"repeating {work.name}: {(*reading.invalid, *reading.disturbed)[0].says}")
 
 
 def _warm_up(work: Work, plan: Plan, say: Say) -> int:

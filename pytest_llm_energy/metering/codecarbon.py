@@ -5,9 +5,12 @@ inside the worker they scattered by half. Only the CPU's part is taken, because 
 gigabyte. ``pue`` is 1: joules of the processor, not of the building.
 """
 
+import contextlib
 import logging
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
+
+import psutil
 
 from pytest_llm_energy.errors import MeterError
 from pytest_llm_energy.metering.meter import Invalid, Reading, no_energy
@@ -79,26 +82,70 @@ class _TaskWindow:
         self._meter = meter
         self._tracker = tracker
         self._name = name
+        self._before = ProcessorTime.now()
 
     def close(self, started: float, ended: float) -> Reading:
+        disturbed = self._before.disturbance(ProcessorTime.now())
         task = self._tracker.stop_task(self._name)
         seconds = ended - started
-        if task is None:
-            reason = Invalid("meter-failed", "CodeCarbon returned no task; see its log")
-            return self._reading(0.0, seconds, (reason,))
-        joules = task.cpu_energy * JOULES_PER_KWH
+        joules = task.cpu_energy * JOULES_PER_KWH if task is not None else 0.0
         advice = "was the work too short for a 10 ms clock tick? Lengthen --energy-window"
-        return self._reading(joules, seconds, no_energy(joules, seconds, advice))
-
-    def _reading(self, joules: float, seconds: float, invalid: tuple[Invalid, ...]) -> Reading:
+        invalid = no_energy(joules, seconds, advice)
+        if task is None:
+            invalid = (Invalid("meter-failed", "CodeCarbon returned no task; see its log"),)
         # Relative to one core's time in the window; work on more cores is resolved better than stated.
-        busy_seconds = max(seconds, CLOCK_TICK_SECONDS)
         ticks = CLOCK_TICK_SECONDS * (TIMES_READ / 12) ** 0.5
         return Reading(
             joules=joules,
             seconds=seconds,
-            uncertainty_joules=abs(joules) * ticks / busy_seconds,
+            uncertainty_joules=abs(joules) * ticks / max(seconds, CLOCK_TICK_SECONDS),
             method=self._meter.method,
             estimated=True,
             invalid=invalid,
+            disturbed=disturbed,
         )
+
+
+FOREIGN_SHARE = 0.1
+"""Share of the processor that others may take in a window. Threads that wait for a core taken from them spin,
+so their own processor time grows too: at a share of a half, by a half and more."""
+
+
+class ProcessorTime(NamedTuple):
+    """Processor time so far, in seconds.
+
+    Attributes:
+        capacity: of all cores together.
+        others: taken by other processes, and by other machines on the same host.
+    """
+
+    capacity: float
+    others: float
+
+    @classmethod
+    def now(cls) -> "ProcessorTime":
+        """Read it."""
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # in user and nice already
+        capacity = sum(times) - guests
+        return cls(capacity, capacity - idle - _own_seconds())
+
+    def disturbance(self, later: "ProcessorTime") -> tuple[Invalid, ...]:
+        """Whether others took so much since that the work was disturbed."""
+        capacity = later.capacity - self.capacity
+        share = (later.others - self.others) / capacity if capacity > 0 else 0.0
+        if share <= FOREIGN_SHARE:
+            return ()
+        return (Invalid("foreign-load", f"other processes took {share:.0%} of the processor in the window"),)
+
+
+def _own_seconds() -> float:
+    """Processor time of this process and its descendants."""
+    own = psutil.Process()
+    seconds = 0.0
+    for process in (own, *own.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            times = process.cpu_times()
+            seconds += times.user + times.system
+    return seconds

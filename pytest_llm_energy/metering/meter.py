@@ -35,6 +35,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         estimated: true where the figure is modelled from load rather than measured as energy.
         devices: the parts by device, where the meter can tell them apart.
         invalid: reasons why the reading must not count; empty for a valid one.
+        disturbed: reasons why it had better be taken again; it counts when repeating does not help.
     """
 
     joules: float
@@ -44,6 +45,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     estimated: bool = False
     devices: tuple[DeviceReading, ...] = ()
     invalid: tuple[Invalid, ...] = ()
+    disturbed: tuple[Invalid, ...] = ()
 
     @property
     def valid(self) -> bool:

@@ -151,7 +151,10 @@ def _skipped(summary: Summary) -> Iterator[str]:
     for reason, keys in sorted(reasons.items()):
         yield ""
         yield f"not judged here, {reason}:"
-        findings: dict[str, list[str]] = {}
+        tests: dict[tuple[str, str], list[str]] = {}
         for key in keys:
-            findings.setdefault(key.finding, []).append(key.case)
-        yield from (f"  {finding}: {', '.join(cases)}" for finding, cases in sorted(findings.items()))
+            name, _, parameters = key.case.partition("[")
+            tests.setdefault((key.finding, name), []).append(parameters.removesuffix("]"))
+        for (finding, name), parameters_of in sorted(tests.items()):
+            listed = ", ".join(filter(None, parameters_of))
+            yield f"  {finding}: {name}{f'[{listed}]' if listed else ''}"

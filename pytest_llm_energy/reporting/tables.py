@@ -3,8 +3,6 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from tabulate import tabulate
-
 from pytest_llm_energy.reporting import words
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow, Row
@@ -77,6 +75,8 @@ def split(rows: Sequence[Row]) -> tuple[list[LevelRow], list[ClaimRow]]:
 
 
 def _table(records: list[dict[str, str]], *, right: Sequence[str], style: str) -> str:
+    from tabulate import tabulate  # only a run with something to show needs it
+
     columns = [name for name in (records[0] if records else {}) if any(r[name] for r in records)]
     cells = [[_unrepeated(records, i, name) for name in columns] for i in range(len(records))]
     alignment = ["right" if name in right else "left" for name in columns]

@@ -4,8 +4,10 @@ Every process appends to a segment of its own, so that a crash loses nothing tha
 joins the segments into the journal when the run ends. Judging needs the journal alone.
 """
 
+import gzip
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.metering.meter import Reading
 from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.verdicts.claims import Claim
-from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run, counting
 
 SCHEMA = 1
 
@@ -223,7 +225,7 @@ class Journal:
         arms = []
         for name in check.arms:
             records = ran.get(name, [])
-            runs = tuple(record.run for record in records if record.run.reading.valid)
+            runs = counting(record.run for record in records)
             arms.append(Arm(name=name, identity=records[0].identity if records else None, runs=runs))
         return Measured(key=check.key, series=check.series, arms=tuple(arms), control=check.control)
 
@@ -240,7 +242,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> Journal:
-    """Read a journal, or the segments of one whose run was killed.
+    """Read a journal (also gzipped, ``.gz``), or the segments of one whose run was killed.
 
     Raises:
         JournalError: it is missing, corrupt, or of a newer version; names the line.
@@ -284,7 +286,16 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
         data = path.read_bytes()
     except OSError as error:
         raise JournalError(f"cannot read {path}: {error.strerror or error}") from error
+    if path.suffix == ".gz":
+        data = _unzipped(path, data)
     lines = data.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield number, line, number < len(lines)
+
+
+def _unzipped(path: Path, data: bytes) -> bytes:
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise JournalError(f"{path} is no whole gzip file: {error}") from error

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import msgspec
 
-from pytest_llm_energy.errors import MeasurementError
+from pytest_llm_energy.errors import EnergyError, MeasurementError
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.serving.scenario import Identity, differences
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.baselines import Baseline, Figure, Published, Samples, Session
 from pytest_llm_energy.verdicts.claims import Claim, Statement
-from pytest_llm_energy.verdicts.journal import Checked
+from pytest_llm_energy.verdicts.journal import Checked, Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured
 from pytest_llm_energy.verdicts.rows import Change, ClaimRow, ClaimVerdict, LevelRow, LevelVerdict, Row
 from pytest_llm_energy.verdicts.statistics import Interval, Sample
@@ -57,6 +57,40 @@ def judge(check: Checked, measured: Measured, conditions: Conditions) -> list[Ro
     if check.claim is not None:
         figure = _figure(check, conditions.published)
         rows += _judge_claim(check.claim, measured, figure)
+    return rows
+
+
+def judge_recorded(
+    journal: Journal,
+    key: CaseKey,
+    *,
+    baseline: Baseline | None,
+    published: Published | None,
+    budget: float | None,
+) -> list[Row]:
+    """Judge every check that a journal holds of a case.
+
+    Raises:
+        EnergyError: the case ended in an error when it was measured.
+        MeasurementError: an arm has no valid run.
+    """
+    if key in journal.troubles:
+        raise EnergyError(f"when it was measured: {journal.troubles[key]}")
+    rows: list[Row] = []
+    for check in journal.checks_of(key):
+        measured = journal.measured(check)
+        for arm in measured.arms:
+            if not arm.runs:
+                why = journal.why_invalid(check, arm.name)
+                raise MeasurementError(f"{key}: arm {arm.name!r} has no valid run: {why}")
+        conditions = Conditions(
+            fingerprint=journal.opened.fingerprint,
+            stack=journal.stack(measured),
+            baseline=baseline,
+            published=published,
+            budget=budget,
+        )
+        rows += judge(check, measured, conditions)
     return rows
 
 

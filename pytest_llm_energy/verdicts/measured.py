@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Iterable
 
 import msgspec
 
@@ -126,3 +127,9 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
             for run in arm.runs:
                 by_round.setdefault(run.round, {})[arm.name] = run
         return [runs for _, runs in sorted(by_round.items()) if len(runs) == len(self.arms)]
+
+
+def counting(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """The runs that count: valid ones, and of several in a round the last."""
+    by_round = {run.round: run for run in runs if run.reading.valid}
+    return tuple(run for _, run in sorted(by_round.items()))

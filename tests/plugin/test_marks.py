@@ -126,7 +126,7 @@ def test_falls(energy_meter, size): raise AssertionError("must not run")
     result.stdout.fnmatch_lines(
         [
             "not judged here, needs a100, this host has cpu:",
-            "  batching: falls[[]1[]], falls[[]8[]]",
+            "  batching: falls[[]1, 8[]]",
             "energy: judged 0 of 2 (2 skipped); a gate that decided nothing does not pass*",
         ]
     )

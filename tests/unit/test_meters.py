@@ -1,3 +1,6 @@
+import os
+import signal
+import subprocess
 import sys
 import time
 import types
@@ -132,3 +135,22 @@ def test_codecarbon_estimates_work_and_not_rest() -> None:
     assert busy.estimated
     assert busy.method == "codecarbon-process"
     assert idle.joules < 0.2 * busy.joules
+
+
+def test_codecarbon_says_when_others_take_the_processor() -> None:
+    spin = "import time; t = time.monotonic()\nwhile time.monotonic() < t + 20: pass"
+    start = f"for i in $(seq $(nproc)); do {sys.executable} -c '{spin}' >/dev/null 2>&1 & echo $!; done"
+    pids = subprocess.run(["sh", "-c", start], capture_output=True, text=True, check=True).stdout.split()
+    meter = choose_meter("codecarbon", [])
+    try:
+        begun = time.monotonic()
+        window = meter.open()
+        while time.monotonic() < begun + 0.6:
+            pass
+        reading = window.close(begun, time.monotonic())
+    finally:
+        meter.shutdown()
+        for pid in pids:
+            os.kill(int(pid), signal.SIGKILL)
+    assert reading.valid
+    assert [reason.code for reason in reading.disturbed] == ["foreign-load"]

@@ -1,0 +1,106 @@
+from collections.abc import Sequence
+
+import pytest
+
+from pytest_llm_energy.errors import MeasurementError
+from pytest_llm_energy.measuring import Plan, Work, measure
+from pytest_llm_energy.metering.meter import Invalid, Reading
+from pytest_llm_energy.serving.scenario import Identity, Served
+from pytest_llm_energy.verdicts.measured import Run, counting
+
+BAD = (Invalid("no-energy", "the counter stood still"),)
+NOISY = (Invalid("foreign-load", "others took half"),)
+
+
+class ScriptedMeter:
+    """Answers readings that are invalid or disturbed as told, then good ones."""
+
+    method = "scripted"
+    estimated = False
+    source = "a script"
+
+    def __init__(self, *, invalid: int = 0, disturbed: int = 0) -> None:
+        self._invalid = invalid
+        self._disturbed = disturbed
+
+    def open(self) -> "ScriptedMeter":
+        return self
+
+    def close(self, started: float, ended: float) -> Reading:
+        invalid = BAD if self._invalid > 0 else ()
+        disturbed = NOISY if self._disturbed > 0 else ()
+        self._invalid -= 1
+        self._disturbed -= 1
+        return Reading(
+            joules=1.0,
+            seconds=ended - started,
+            uncertainty_joules=0.1,
+            method=self.method,
+            invalid=invalid,
+            disturbed=disturbed,
+        )
+
+    def shutdown(self) -> None:
+        pass
+
+
+class Steps:
+    """Work whose batches take as long as told, on a clock of its own."""
+
+    start = "main-1"
+    identity: Identity | None = None
+
+    def __init__(self, name: str, seconds: Sequence[float], log: list[tuple[str, int]]) -> None:
+        self.name = name
+        self._seconds = list(seconds)
+        self._log = log
+        self._now = 0.0
+
+    def run(self, batches: int) -> Served:
+        self._log.append((self.name, batches))
+        per_batch = self._seconds.pop(0) if len(self._seconds) > 1 else self._seconds[0]
+        started, self._now = self._now, self._now + per_batch * batches
+        return Served(started=started, ended=self._now, requests=batches)
+
+
+def ignore(what: str) -> None:
+    pass
+
+
+def measured(meter: ScriptedMeter, works: Sequence[Work], plan: Plan) -> list[Run]:
+    runs: list[Run] = []
+    measure(works, meter, plan, record=lambda work, run: runs.append(run), say=ignore)
+    return runs
+
+
+def test_windows_are_filled_with_whole_batches_and_arms_are_interleaved() -> None:
+    log: list[tuple[str, int]] = []
+    works = [Steps("a", [0.3], log), Steps("b", [0.04], log)]
+    measured(ScriptedMeter(), works, Plan(runs=3, window_seconds=1.0))
+    assert log[:4] == [("a", 1), ("a", 1), ("b", 1), ("b", 1)]
+    assert log[4:] == [("a", 4), ("b", 25), ("b", 25), ("a", 4), ("a", 4), ("b", 25)]
+
+
+def test_warming_up_ends_when_batches_take_equally_long() -> None:
+    log: list[tuple[str, int]] = []
+    measured(ScriptedMeter(), [Steps("a", [9.0, 3.0, 1.0, 1.01], log)], Plan(runs=2, window_seconds=0.5))
+    assert log == [("a", 1)] * 6
+
+
+@pytest.mark.parametrize("kind", ["invalid", "disturbed"])
+def test_what_was_invalid_or_disturbed_is_taken_again_and_the_last_counts(kind: str) -> None:
+    meter = ScriptedMeter(**{kind: 2})
+    runs = measured(meter, [Steps("a", [1.0], [])], Plan(runs=3, window_seconds=1.0))
+    assert [run.round for run in runs] == [0, 0, 0, 1, 2]
+    counted = counting(runs)
+    assert [run.round for run in counted] == [0, 1, 2]
+    assert all(run.reading.valid and not run.reading.disturbed for run in counted)
+
+
+def test_disturbed_runs_count_when_repeating_does_not_help_and_invalid_ones_never() -> None:
+    plan = Plan(runs=3, window_seconds=1.0, retries=2)
+    runs = measured(ScriptedMeter(disturbed=99), [Steps("a", [1.0], [])], plan)
+    assert len(runs) == 5
+    assert len(counting(runs)) == 3
+    with pytest.raises(MeasurementError, match="no valid run after 2 retries: the counter stood still"):
+        measured(ScriptedMeter(invalid=99), [Steps("a", [1.0], [])], plan)
