@@ -1,4 +1,4 @@
-"""A mixture of experts costs more than a dense model of the same active parameters, and more so in a batch.
+"""A mixture of experts costs more than a dense model of the same active parameters.
 
 OLMoE-1B-7B activates as many parameters for a token as OLMo-1B has, but the tokens of a batch choose different
 experts, so nearly all 7B are read.

@@ -1,7 +1,7 @@
 """Prefill has a floor: below some input length its energy is constant; above, it grows linearly with the input.
 
 The paper finds the floor at about 128 tokens on an A6000, and the same growth for every batch size. A CPU has
-less arithmetic to spare for each byte of weights it reads, so its floor is lower: about 16 tokens.
+less arithmetic to spare for each byte of weights it reads, so its floor is lower: 8 tokens at least.
 """
 
 import pytest

@@ -1,13 +1,13 @@
 """The two fixtures: ``gpu_model``, the accelerator, and ``energy_meter``, which meters and judges on it."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
 
-from pytest_llm_energy.errors import EnergyError, EngineError, ScenarioError
+from pytest_llm_energy.errors import EnergyError, JournalError, MeasurementError, ScenarioError
 from pytest_llm_energy.hardware.catalogue import GpuSpec
 from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.measuring import CallableWork, EngineWork, Work, measure
@@ -112,8 +112,10 @@ class EnergyMeter:
         started = time.monotonic()
         try:
             yield result
-        finally:
-            result._reading = opened.close(started, time.monotonic())
+        except BaseException:
+            opened.abandon()
+            raise
+        result._reading = opened.close(started, time.monotonic())
         self._session.record(Windowed(key=self._key, name=name, reading=result.reading))
 
     def measure(self, *scenarios: Scenario) -> Measured:
@@ -149,7 +151,7 @@ class EnergyMeter:
         measured: Measured,
         claim: Claim | None = None,
         *,
-        published: str | None = None,
+        published: str | Sequence[str] = (),
         budget: float | None = None,
     ) -> None:
         """Judge every level against its baseline and the claim against what was measured.
@@ -159,7 +161,8 @@ class EnergyMeter:
         Args:
             measured: what ``measure`` or ``compare`` returned.
             claim: what the finding asserts, None to judge levels alone.
-            published: id of the published figure that the claim is about.
+            published: id of the published figure that the claim is about, or the ids of several, one per GPU
+                model that it was published for.
             budget: relative increase of a level that passes, None for the baseline's.
 
         Raises:
@@ -174,15 +177,16 @@ class EnergyMeter:
             control=measured.control,
             claim=claim,
             budget=budget,
-            figure=published,
+            figures=(published,) if isinstance(published, str) else tuple(published),
         )
         self._session.record(check)
         conditions = Conditions(
-            fingerprint=self._session.fingerprint,
+            fingerprint=self._session.fingerprint(self.gpu_model.devices),
             stack=self._stack,
             baseline=self._baseline,
             published=self._published,
             budget=self._session.options.budget,
+            default_budget=self._session.options.default_budget,
         )
         self.rows += judge(check, measured, conditions)
 
@@ -199,12 +203,14 @@ class EnergyMeter:
             baseline=self._baseline,
             published=self._published,
             budget=self._session.options.budget,
+            default_budget=self._session.options.default_budget,
         )
 
     def trouble(self, says: str) -> None:
-        """Record that the case ended in an error."""
+        """Record that the case ended in an error; what cannot be written is in the report all the same."""
         if not self._session.replayed:
-            self._session.record(Troubled(key=self._key, says=says))
+            with suppress(JournalError):
+                self._session.record(Troubled(key=self._key, says=says))
 
     def _measure(
         self, things: dict[str, Scenario] | dict[str, Callable[[], object]], *, control: str | None
@@ -224,7 +230,10 @@ class EnergyMeter:
         try:
             works = [self._work(name, thing) for name, thing in things.items()]
             measure(works, meter, self._session.plan, record=record, say=self._say)
-        except EngineError:
+        except MeasurementError:
+            raise
+        except BaseException:
+            # An engine that failed, or was interrupted with an answer still to come, must not serve again.
             for thing in things.values():
                 if isinstance(thing, Scenario):
                     self._session.pool.discard(thing)

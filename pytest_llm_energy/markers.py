@@ -1,8 +1,8 @@
 """Marks of energy tests: GPU models and tensor-parallel degree; where an item belongs."""
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -13,6 +13,10 @@ from pytest_llm_energy.verdicts.measured import CaseKey
 GPU = "gpu"
 FULL = "full"
 CASES = "energy_cases"
+NO_CASES = "-"
+"""GPU model of the stand-in for a test that has no cases on the GPU models collected for."""
+
+LOOKS_LIKE_A_KEY = re.compile(r"(?:a|b|gh|gb|h|l|t|v|rtx)\d+\w*|[cg]pu\w")
 TP_DEGREES = (1, 2, 4, 8)
 
 
@@ -42,13 +46,13 @@ def gpu_keys_in(expression: str, *, known_marks: Sequence[str]) -> list[str]:
     for word in re.findall(r"[A-Za-z_]\w*", expression):
         if word in catalogue():
             keys.append(word)
-        elif word not in known_marks and difflib.get_close_matches(word, catalogue(), n=1, cutoff=0.7):
+        elif word not in known_marks and LOOKS_LIKE_A_KEY.fullmatch(word):
             raise pytest.UsageError(f"-m: {unknown_gpu_message(word)}")
     return list(dict.fromkeys(keys))
 
 
-def cases(mark: pytest.Mark, specs: Iterable[GpuSpec]) -> tuple[str, list[tuple[str, object]]]:
-    """Parameter name of an ``energy_cases`` mark, and its values with the key of each GPU model.
+def cases(mark: pytest.Mark, specs: Iterable[GpuSpec]) -> tuple[str, list[Any]]:
+    """Parameter name of an ``energy_cases`` mark, and pairs of a GPU model's key and a value.
 
     The most specific list wins: that of the board, of its family, of any GPU.
 
@@ -59,12 +63,20 @@ def cases(mark: pytest.Mark, specs: Iterable[GpuSpec]) -> tuple[str, list[tuple[
         raise pytest.Collector.CollectError(f"write {CASES}('name', cpu=[...], gpu=[...]), not {mark}")
     for key in mark.kwargs.keys() - catalogue().keys() - {GPU}:
         raise pytest.Collector.CollectError(f"{CASES}: {unknown_gpu_message(key)}, {GPU}")
-    values = []
+    parameters = []
     for spec in specs:
         fallback = "cpu" if spec.key == "cpu" else GPU
         chosen = next((k for k in (spec.key, spec.family, fallback) if k in mark.kwargs), None)
-        values += [(spec.key, value) for value in (mark.kwargs[chosen] if chosen else ())]
-    return mark.args[0], values
+        parameters += [_parameter(spec.key, value) for value in (mark.kwargs[chosen] if chosen else ())]
+    return mark.args[0], parameters or [pytest.param(NO_CASES, None)]
+
+
+def _parameter(key: str, value: Any) -> Any:
+    """A pair of GPU model and value, from a value or from what ``pytest.param`` made of it."""
+    if not isinstance(value, type(pytest.param())):
+        return pytest.param(key, value, id=f"{key}-{value}")
+    (inner,) = value.values
+    return pytest.param(key, inner, id=f"{key}-{value.id or inner}", marks=value.marks)
 
 
 def limited_to(item: pytest.Item, spec: GpuSpec) -> bool:

@@ -14,6 +14,9 @@ from pytest_llm_energy.verdicts.measured import Run
 
 Say = Callable[[str], None]
 
+MANY = 100
+"""Above so many batches a window, one batch is too short to be timed alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -43,6 +46,9 @@ class Work(Protocol):
     identity: Identity | None
     start: str
 
+    def prepare(self) -> None:
+        """Make ready what no window should hold."""
+
     def run(self, batches: int) -> Served:
         """Run whole batches; the times returned cover exactly this work."""
 
@@ -58,6 +64,10 @@ class EngineWork:
         self._engine = engine
         self._say = say
 
+    def prepare(self) -> None:
+        """Hand the engine the scenario's batch."""
+        self._engine.prepare(self._scenario, self._say)
+
     def run(self, batches: int) -> Served:
         """Serve the scenario's batch."""
         return self._engine.run(self._scenario, batches, self._say)
@@ -72,6 +82,9 @@ class CallableWork:
         self.name = name
         self.identity: Identity | None = None
         self._function = function
+
+    def prepare(self) -> None:
+        """Nothing to prepare."""
 
     def run(self, batches: int) -> Served:
         """Call the function; a GPU's work must be synchronised by the function itself."""
@@ -102,25 +115,27 @@ def measure(
     for number in range(plan.runs):
         for work in works if number % 2 == 0 else reversed(works):
             say(f"measuring {work.name} (run {number + 1} of {plan.runs})")
-            while True:
+            run = _metered(work, meter, batches[work.name], number)
+            record(work, run)
+            counts = run.reading.valid
+            while (not run.reading.valid or run.reading.disturbed) and retries[work.name]:
+                retries[work.name] -= 1
+                say(f"repeating {work.name}: {(*run.reading.invalid, *run.reading.disturbed)[0].says}")
                 run = _metered(work, meter, batches[work.name], number)
                 record(work, run)
-                reading = run.reading
-                if reading.valid and (not reading.disturbed or not retries[work.name]):
-                    break
-                if not retries[work.name]:
-                    reasons = "; ".join(reason.says for reason in reading.invalid)
-                    raise MeasurementError(
-                        f"arm {work.name!r} has no valid run after {plan.retries} retries: {reasons}"
-                    )
-                retries[work.name] -= 1
-                say(f"repeating {work.name}: {(*reading.invalid, *reading.disturbed)[0].says}")
+                counts = counts or run.reading.valid
+            if not counts:
+                reasons = "; ".join(reason.says for reason in run.reading.invalid)
+                raise MeasurementError(
+                    f"arm {work.name!r} has no valid run after {plan.retries} retries: {reasons}"
+                )
 
 
 def _warm_up(work: Work, plan: Plan, say: Say) -> int:
     """Run until batches take equally long; the number of batches that fill a window."""
     begun = time.monotonic()
     previous = math.inf
+    work.prepare()
     for number in range(1, plan.warm_up_batches + 1):
         say(f"warming up {work.name} (batch {number})")
         served = work.run(1)
@@ -129,16 +144,24 @@ def _warm_up(work: Work, plan: Plan, say: Say) -> int:
         if number >= 2 and (settled or time.monotonic() - begun > plan.warm_up_seconds):
             break
         previous = seconds
-    return max(1, math.ceil(plan.window_seconds / max(seconds, 1e-7)))
+    batches = max(1, math.ceil(plan.window_seconds / max(seconds, 1e-7)))
+    while batches > MANY:
+        # One short call says little about many of them: run what should fill the window, and see.
+        served = work.run(batches)
+        taken = served.ended - served.started
+        if taken >= plan.window_seconds:
+            break
+        batches = math.ceil(1.1 * batches * plan.window_seconds / max(taken, 1e-4))
+    return batches
 
 
 def _metered(work: Work, meter: Meter, batches: int, number: int) -> Run:
+    work.prepare()
     window = meter.open()
     try:
         served = work.run(batches)
     except BaseException:
-        now = time.monotonic()
-        window.close(now, now)
+        window.abandon()
         raise
     return Run(
         start=work.start,

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 
@@ -26,7 +26,8 @@ class EnergyConfig:
         gate: which verdicts fail a test: ``on`` (regressed, contradicts), ``strict`` (also whatever was not
             decided), ``off`` (none).
         budget: relative increase of a level that passes, above all others; None leaves those of the tests and
-            baselines, and 3 % where they have none.
+            baselines.
+        default_budget: where those have none either.
         baselines: folder of the baseline files.
         journal: where the journal is written.
         replay: journal to judge instead of measuring, None to measure.
@@ -39,6 +40,7 @@ class EnergyConfig:
 
     gate: Gate
     budget: float | None
+    default_budget: float
     baselines: Path
     journal: Path | None
     replay: Path | None
@@ -57,20 +59,18 @@ class EnergyConfig:
         """
 
         def option(name: str) -> Any:
-            value = config.getoption(f"energy_{name}")
-            if value is None and name in INI:
-                value = INI[name](config.getini(f"energy_{name}") or None)
-            return value
+            return config.getoption(f"energy_{name}")
 
         def path(name: str) -> Path | None:
             value = option(name)
             return None if value is None else config.invocation_params.dir / value
 
-        baselines = option("baselines")
+        baselines = config.getini("energy_baselines") or "baselines"
         return cls(
-            gate=option("gate") or "on",
-            budget=option("budget"),
-            baselines=config.rootpath / "baselines" if baselines is None else config.rootpath / baselines,
+            gate=option("gate") or _ini_gate(config.getini("energy_gate") or "on"),
+            budget=config.getoption("energy_budget"),
+            default_budget=_ini_budget(config.getini("energy_budget") or None) or DEFAULT_BUDGET,
+            baselines=path("baselines") or config.rootpath / baselines,
             journal=path("journal"),
             replay=path("replay"),
             report=path("report"),
@@ -106,8 +106,9 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help=f"longest wait for an engine's answer (default: {DEFAULT_DEADLINE_SECONDS:g})",
     )
-    for name in INI:
-        parser.addini(f"energy_{name}", f"default of --energy-{name}", default="")
+    parser.addini("energy_gate", "default of --energy-gate", default="")
+    parser.addini("energy_budget", "budget of levels that neither test nor baseline give one", default="")
+    parser.addini("energy_baselines", "default of --energy-baselines, relative to the root folder", default="")
 
 
 def percentage(text: str) -> float:
@@ -150,10 +151,7 @@ def _ini_budget(text: str | None) -> float | None:
         raise UsageError(f"ini setting energy_budget: {error}") from None
 
 
-def _ini_gate(text: str | None) -> str | None:
-    if text is not None and text not in GATES:
+def _ini_gate(text: str) -> Gate:
+    if text not in GATES:
         raise UsageError(f"ini setting energy_gate: {text!r}; known: {', '.join(GATES)}")
-    return text
-
-
-INI: dict[str, Any] = {"gate": _ini_gate, "budget": _ini_budget, "baselines": lambda text: text}
+    return cast(Gate, text)

@@ -33,17 +33,47 @@ class Outcomes:
     def __init__(self) -> None:
         self.by_test: dict[str, CaseOutcome] = {}
         self.expected = 0
+        self.problem: str | None = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the outcome off a report."""
         carried = getattr(report, "llm_energy", None)
         if carried is not None:
-            self.by_test[report.nodeid] = msgspec.convert(carried, CaseOutcome)
+            self.by_test[report.nodeid] = msgspec.convert(carried["outcome"], CaseOutcome)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Learn from an xdist worker how many energy tests it selected; each selects the same."""
+        output = getattr(node, "workeroutput", {})
+        self.expected = max(self.expected, output.get("llm_energy_expected", 0))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Close what was held and join the journal; a run that decided nothing does not pass.
+
+        Last of all, since xdist ends its workers, who still write, in this hook too.
+        """
+        config = session.config
+        energy = config.stash[SESSION]
+        energy.close()
+        if hasattr(config, "workeroutput"):
+            config.workeroutput["llm_energy_expected"] = self.expected
+            return
+        try:
+            join_segments(energy.journal)
+        except EnergyError as error:
+            self.problem = str(error)
+        undecided = _summary(config).decided_nothing and not config.option.collectonly
+        if undecided and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = EXIT_DECIDED_NOTHING
 
 
 OUTCOMES = pytest.StashKey[Outcomes]()
 """On the config: outcomes so far, and how many energy tests this process selected."""
+
+SPECS = pytest.StashKey[tuple[GpuSpec, ...]]()
+"""On the config: GPU models that energy tests are collected for."""
 
 EXIT_DECIDED_NOTHING = pytest.ExitCode.NO_TESTS_COLLECTED
 
@@ -85,7 +115,11 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if handed:
         session.know_host(msgspec.json.decode(handed["llm_energy_host"], type=Host))
-    elif energy.journal and energy.journal.exists():
+    try:
+        _ = session.replayed
+    except EnergyError as error:
+        raise pytest.UsageError(str(error)) from error
+    if not handed and energy.journal and energy.journal.exists():
         raise pytest.UsageError(
             f"{energy.journal} exists: a journal is of one run; name another with --energy-journal"
         )
@@ -100,6 +134,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Hand the detected host and the journal's place to an xdist worker."""
     session = node.config.stash[SESSION]
+    if not session.options.replay:
+        if session.host.devices:
+            raise pytest.UsageError("two processes would meter the same GPU: run energy tests on a GPU with -n0")
+        _prove_writable(session.journal)
     node.workerinput["llm_energy_host"] = msgspec.json.encode(session.host).decode()
     node.workerinput["llm_energy_journal"] = str(session.journal)
 
@@ -114,8 +152,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         keys = [spec.key for spec in specs]
         metafunc.parametrize(gpu_model.__name__, keys, indirect=True, ids=keys)
         return
-    name, values = markers.cases(cases, specs)
-    parameters = [pytest.param(key, value, id=f"{key}-{value}") for key, value in values]
+    name, parameters = markers.cases(cases, specs)
     metafunc.parametrize((gpu_model.__name__, name), parameters, indirect=[gpu_model.__name__])
 
 
@@ -128,15 +165,14 @@ def pytest_pycollect_makeitem(
     if not isinstance(made, list):
         return made
     kept = []
-    keys = {spec.key: spec for spec in _specs(collector.config)}
     for item in made:
         key = _gpu_of(item)
         if key is None:
             kept.append(item)
             continue
-        if key not in keys:
-            continue  # pytest's stand-in for a test without cases on these GPU models
-        spec = keys[key]
+        if key == markers.NO_CASES:
+            continue
+        spec = next(spec for spec in _specs(collector.config) if spec.key == key)
         if markers.limited_to(item, spec):
             markers.mark(item, spec)
             item.stash[CASE] = markers.case_key(item, key)
@@ -153,6 +189,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if full:
             config.hook.pytest_deselected(items=full)
             items[:] = [item for item in items if item not in full]
+    by_case: dict[object, pytest.Item] = {}
+    for item in items:
+        if CASE in item.stash and (twin := by_case.setdefault(item.stash[CASE], item)) is not item:
+            raise pytest.UsageError(
+                f"{twin.nodeid} and {item.nodeid} are both the case {item.stash[CASE]}: rename one of the modules"
+            )
     first: dict[tuple[str, ...], int] = {}
     order = {}
     for position, item in enumerate(items):
@@ -168,16 +210,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     config.stash[OUTCOMES].expected = sum(CASE in item.stash for item in session.items)
     energy = config.stash[SESSION]
-    if not config.stash[OUTCOMES].expected or config.option.collectonly or energy.options.replay:
-        return
-    folder = segments_folder(energy.journal)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise pytest.UsageError(
-            f"cannot write the journal at {energy.journal}: {error.strerror}; name another place with "
-            "--energy-journal"
-        ) from error
+    measures = config.stash[OUTCOMES].expected and not config.option.collectonly and not energy.options.replay
+    if measures and not hasattr(config, "workerinput"):
+        _prove_writable(energy.journal)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -217,15 +252,25 @@ def pytest_runtest_makereport(
     if outcome is None:
         return report
     energy = item.config.stash[SESSION]
-    if report.when == "call" and report.passed:
-        if failed := failing(outcome.rows, energy.options.gate):
-            report.outcome = "failed"
-            report.longrepr = messages.failure(failed)
+    carried: dict[str, Any] = {"outcome": msgspec.to_builtins(outcome), "error": isinstance(error, EnergyError)}
+    if report.when == "call" and error is None:
+        failed = failing(outcome.rows, energy.options.gate)
+        if failed:
+            _fail(item, report, messages.failure(failed))
         if outcome.rows:
-            report.user_properties.append(("energy_verdict", worst(outcome.rows)))
-    report.llm_energy = msgspec.to_builtins(outcome)  # type: ignore[attr-defined]
-    report.llm_energy_error = isinstance(error, EnergyError)  # type: ignore[attr-defined]
+            carried["verdict"] = worst(outcome.rows)
+            item.user_properties.append(("energy_verdict", worst(outcome.rows)))
+    report.llm_energy = carried  # type: ignore[attr-defined]
     return report
+
+
+def _fail(item: pytest.Item, report: pytest.TestReport, message: str) -> None:
+    """Make a passed report a failed one, or an expected failure where the test is marked so."""
+    expected = item.get_closest_marker("xfail")
+    report.outcome = "failed" if expected is None else "skipped"
+    report.longrepr = message
+    if expected is not None:
+        report.wasxfail = str(expected.kwargs.get("reason", ""))
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> Any:
@@ -233,33 +278,26 @@ def pytest_report_teststatus(report: pytest.TestReport) -> Any:
     carried = getattr(report, "llm_energy", None)
     if carried is None or report.when != "call" or report.skipped:
         return None
-    if getattr(report, "llm_energy_error", False):
+    if carried["error"]:
         return "error", "E", "ERROR"
-    rows = msgspec.convert(carried, CaseOutcome).rows
-    if not rows:
+    if "verdict" not in carried:
         return None
-    category, letter, word = STATUS[worst(rows)]
+    category, letter, word = STATUS[carried["verdict"]]
     return ("failed" if report.failed else category), letter, word
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
-    """Close what was held, join the journal; a run that decided nothing does not pass; count in the last line."""
-    config = session.config
-    energy = config.stash[SESSION]
-    energy.close()
-    if hasattr(config, "workerinput"):
-        return (yield)
-    problem = _join(energy)
-    found = _summary(config)
-    undecided = found.decided_nothing and not config.option.collectonly
-    if undecided and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = EXIT_DECIDED_NOTHING
+    """Count in the last line, below pytest's own."""
     result = yield
+    config = session.config
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None and found.cases and not config.option.collectonly:
-        reporter.write_line(summary.last_line(found), red=undecided)
-    if reporter is not None and problem:
+    if reporter is None or hasattr(config, "workerinput") or config.option.collectonly:
+        return result
+    found = _summary(config)
+    if found.cases:
+        reporter.write_line(summary.last_line(found), red=found.decided_nothing)
+    if problem := config.stash[OUTCOMES].problem:
         reporter.write_line(f"energy: {problem}", red=True)
     return result
 
@@ -279,17 +317,32 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(error)
 
 
+def _prove_writable(journal: Path) -> None:
+    try:
+        segments_folder(journal).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise pytest.UsageError(
+            f"cannot write the journal at {journal}: {error.strerror}; name another place with --energy-journal"
+        ) from error
+
+
 def _gpu_of(item: pytest.Item) -> str | None:
     callspec = getattr(item, "callspec", None)
     return callspec.params.get(gpu_model.__name__) if callspec else None
 
 
-def _specs(config: pytest.Config) -> list[GpuSpec]:
+def _specs(config: pytest.Config) -> tuple[GpuSpec, ...]:
     """GPU models to collect for: the one measured or replayed, and those named in -m."""
-    own = config.stash[SESSION].spec
-    if own.key not in catalogue():
-        markers.register(config, [own])
-    return [own, *(gpu_spec(key) for key in _named(config) if key not in (own.key, own.family))]
+    if SPECS not in config.stash:
+        try:
+            own = config.stash[SESSION].spec
+        except EnergyError as error:
+            raise pytest.UsageError(str(error)) from error
+        if own.key not in catalogue():
+            markers.register(config, [own])
+        named = (gpu_spec(key) for key in _named(config) if key not in (own.key, own.family))
+        config.stash[SPECS] = (own, *named)
+    return config.stash[SPECS]
 
 
 def _named(config: pytest.Config) -> list[str]:
@@ -350,17 +403,8 @@ def _title(energy: EnergySession) -> str:
     if energy.replayed:
         simulated = ", simulated" if energy.replayed.opened.simulated else ""
         return f"{energy.spec.name}, replayed{simulated}"
-    facts = energy.fingerprint.identity
+    facts = energy.fingerprint(()).identity
     return f"{facts['processor']}, {facts['cores']} cores" if energy.spec.key == "cpu" else energy.spec.name
-
-
-def _join(energy: EnergySession) -> str | None:
-    """Join the journal's segments; what went wrong, if anything."""
-    try:
-        join_segments(energy.journal)
-    except EnergyError as error:
-        return str(error)
-    return None
 
 
 def _write_reports(report: Path | None, found: Summary) -> Iterable[str]:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_llm_energy import __version__
-from pytest_llm_energy.hardware.catalogue import GpuSpec, gpu_spec
+from pytest_llm_energy.hardware.catalogue import GpuSpec, catalogue
 from pytest_llm_energy.hardware.detection import Device, Host, detect
 from pytest_llm_energy.hardware.fingerprint import Fingerprint, fingerprint
 from pytest_llm_energy.measuring import Plan
@@ -69,12 +69,14 @@ class EnergySession:
     @property
     def spec(self) -> GpuSpec:
         """GPU model that this run measures or replays."""
-        return gpu_spec(self.replayed.opened.gpu) if self.replayed else self.host.spec
+        if not self.replayed:
+            return self.host.spec
+        key, name = self.replayed.opened.gpu, self.replayed.opened.gpu_name
+        return catalogue().get(key) or GpuSpec(key=key, family=key, name=name)
 
-    @cached_property
-    def fingerprint(self) -> Fingerprint:
-        """Of the hardware behind the joules."""
-        return self.replayed.opened.fingerprint if self.replayed else fingerprint(self.host, self.host.devices)
+    def fingerprint(self, devices: Sequence[Device]) -> Fingerprint:
+        """Of the hardware behind the joules of these devices."""
+        return self.replayed.opened.fingerprint if self.replayed else fingerprint(self.host, devices)
 
     @property
     def plan(self) -> Plan:
@@ -99,7 +101,7 @@ class EnergySession:
         key = tuple(devices)
         if key not in self._meters:
             self._meters[key] = choose_meter(self.options.meter, devices)
-            self._open_journal(self._meters[key])
+            self._open_journal(self._meters[key], devices)
         return self._meters[key]
 
     @property
@@ -129,7 +131,7 @@ class EnergySession:
         if self._segment is not None:
             self._segment.close()
 
-    def _open_journal(self, meter: Meter) -> None:
+    def _open_journal(self, meter: Meter, devices: Sequence[Device]) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.record(
             Opened(
@@ -140,7 +142,7 @@ class EnergySession:
                 gpu_name=self.spec.name,
                 method=meter.method,
                 source=meter.source,
-                fingerprint=self.fingerprint,
+                fingerprint=self.fingerprint(devices),
             )
         )
 

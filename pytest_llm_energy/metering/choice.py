@@ -17,9 +17,11 @@ def choose_meter(name: str, devices: Sequence[Device]) -> Meter:
         devices: leased GPUs, empty on a host without.
 
     Raises:
-        UsageError: the name is unknown, or asks for NVML without a GPU.
+        UsageError: the name is unknown, or the meter is not of what the work runs on.
         MeterError: the meter cannot work here.
     """
+    if devices and name in ("rapl", "codecarbon"):
+        raise UsageError(f"--energy-meter={name} meters the processor, and the work runs on a GPU: use nvml")
     makers: dict[str, Callable[[], Meter]] = {
         "nvml": lambda: _nvml(devices),
         "rapl": _rapl,

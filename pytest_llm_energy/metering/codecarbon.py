@@ -7,6 +7,7 @@ gigabyte. ``pue`` is 1: joules of the processor, not of the building.
 
 import contextlib
 import logging
+import threading
 import warnings
 from typing import Any, NamedTuple
 
@@ -19,6 +20,9 @@ JOULES_PER_KWH = 3.6e6
 
 CLOCK_TICK_SECONDS = 0.01
 """Resolution of a process's CPU time in /proc (USER_HZ = 100)."""
+
+STOP_SECONDS = 3.0
+"""Longest wait for a tracker whose window is abandoned; it takes milliseconds."""
 
 TIMES_READ = 4
 """User and system time, at either end of a window: each is cut off to a whole tick."""
@@ -49,10 +53,52 @@ class CodeCarbonMeter:
                 "this host has no GPU counter and no readable RAPL, and CodeCarbon, which could estimate, is not "
                 "installed: pip install 'pytest-llm-energy[codecarbon]'"
             ) from error
+        self._make: Any = codecarbon.OfflineEmissionsTracker
+        self._tracker = self._new_tracker()
+        self._tasks = 0
+        self._open = False
+        self.source = f"CodeCarbon {codecarbon.__version__}, process mode, CPU's share, pue 1"
+        self.open().close(0.0, 1.0)  # the first task sets the hardware up, for half a second
+
+    def open(self) -> "_TaskWindow":
+        """Start a task.
+
+        Raises:
+            MeterError: a window is open already; CodeCarbon has one task at a time.
+        """
+        if self._open:
+            raise MeterError("CodeCarbon meters one window at a time: close the one that is open first")
+        self._open = True
+        self._tasks += 1
+        name = f"window-{self._tasks}"
+        self._tracker.start_task(name)
+        return _TaskWindow(self, self._tracker, name)
+
+    def closed(self) -> None:
+        """A window was closed: the next may open."""
+        self._open = False
+
+    def stop_abandoned(self, name: str) -> None:
+        """End the task of a window whose work failed; a new tracker takes over where the old one does not answer.
+
+        CodeCarbon's scheduler takes its lock without releasing it when it is interrupted (Ctrl-C) in between, and
+        would be waited for without end.
+        """
+        stopping = threading.Thread(target=self._tracker.stop_task, args=(name,), daemon=True)
+        stopping.start()
+        stopping.join(STOP_SECONDS)
+        if stopping.is_alive():
+            self._tracker = self._new_tracker()
+        self.closed()
+
+    def shutdown(self) -> None:
+        """Nothing runs between windows: tasks end with them, and the tracker's timers are daemons."""
+
+    def _new_tracker(self) -> Any:
         with warnings.catch_warnings():
             # save_to_file is deprecated from 3.3 on, and the only name before.
             warnings.simplefilter("ignore", DeprecationWarning)
-            self._tracker: Any = codecarbon.OfflineEmissionsTracker(
+            return self._make(
                 country_iso_code="USA",  # asked for, but only grams depend on it
                 tracking_mode="process",
                 pue=1,
@@ -61,20 +107,6 @@ class CodeCarbonMeter:
                 measure_power_secs=3600,  # tasks measure at their ends
                 log_level="critical",
             )
-        self._tasks = 0
-        self.source = f"CodeCarbon {codecarbon.__version__}, process mode, CPU's share, pue 1"
-        self.open().close(0.0, 1.0)  # the first task sets the hardware up, for half a second
-
-    def open(self) -> "_TaskWindow":
-        """Start a task."""
-        self._tasks += 1
-        name = f"window-{self._tasks}"
-        self._tracker.start_task(name)
-        return _TaskWindow(self, self._tracker, name)
-
-    def shutdown(self) -> None:
-        """Stop the tracker."""
-        self._tracker.stop()
 
 
 class _TaskWindow:
@@ -83,14 +115,25 @@ class _TaskWindow:
         self._tracker = tracker
         self._name = name
         self._before = ProcessorTime.now()
+        self._processes = _own_processes()
+
+    def abandon(self) -> None:
+        self._meter.stop_abandoned(self._name)
 
     def close(self, started: float, ended: float) -> Reading:
+        changed = self._processes != _own_processes()
         disturbed = self._before.disturbance(ProcessorTime.now())
         task = self._tracker.stop_task(self._name)
+        self._meter.closed()
         seconds = ended - started
         joules = task.cpu_energy * JOULES_PER_KWH if task is not None else 0.0
         advice = "was the work too short for a 10 ms clock tick? Lengthen --energy-window"
         invalid = no_energy(joules, seconds, advice)
+        if changed:
+            says = (
+                "a process started or ended within the window, and CodeCarbon misses its share: meter lasting ones"
+            )
+            invalid = (*invalid, Invalid("processes-changed", says))
         if task is None:
             invalid = (Invalid("meter-failed", "CodeCarbon returned no task; see its log"),)
         # Relative to one core's time in the window; work on more cores is resolved better than stated.
@@ -142,10 +185,15 @@ class ProcessorTime(NamedTuple):
 
 def _own_seconds() -> float:
     """Processor time of this process and its descendants."""
-    own = psutil.Process()
     seconds = 0.0
-    for process in (own, *own.children(recursive=True)):
+    for pid in _own_processes():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            times = process.cpu_times()
+            times = psutil.Process(pid).cpu_times()
             seconds += times.user + times.system
     return seconds
+
+
+def _own_processes() -> frozenset[int]:
+    """This process and its descendants."""
+    own = psutil.Process()
+    return frozenset((own.pid, *(child.pid for child in own.children(recursive=True))))

@@ -64,6 +64,9 @@ class Window(Protocol):
     def close(self, started: float, ended: float) -> Reading:
         """Close the window around work that ran from ``started`` to ``ended`` (monotonic seconds)."""
 
+    def abandon(self) -> None:
+        """Let go of a window whose work failed."""
+
 
 class Meter(Protocol):
     """Something that measures joules of windows on fixed devices.

@@ -42,7 +42,7 @@ class NvmlCounterMeter:
             except pynvml.NVMLError as error:
                 raise MeterError(
                     f"GPU {device.index} ({device.name}) has no energy counter ({error}): vGPUs and GPUs "
-                    "before Volta lack it. Meter another device, or use --energy-meter=codecarbon."
+                    "before Volta lack it."
                 ) from error
         self.source = f"NVML energy counter, driver {driver}, {len(devices)} device(s)"
 
@@ -69,6 +69,9 @@ class _CounterWindow:
     def __init__(self, meter: NvmlCounterMeter, before: dict[str, float]) -> None:
         self._meter = meter
         self._before = before
+
+    def abandon(self) -> None:
+        pass
 
     def close(self, started: float, ended: float) -> Reading:
         after = self._meter.read()

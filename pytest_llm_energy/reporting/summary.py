@@ -80,7 +80,7 @@ def state_of(rows: Sequence[Row], *, measured: bool) -> State:
 def text_lines(summary: Summary, *, style: str = "simple") -> Iterator[str]:
     """The tables and what was left out, for the terminal."""
     levels, claims = split(summary.rows)
-    for source in sorted({o.source for o in summary.outcomes.values() if o.source}):
+    for source in _sources(summary):
         yield f"metered by: {source}"
     if levels:
         yield ""
@@ -123,6 +123,8 @@ def markdown(summary: Summary) -> str:
     """The same as a Markdown document."""
     levels, claims = split(summary.rows)
     parts = ["## Energy", last_line(summary)]
+    parts += [f"metered by: {source}" for source in _sources(summary)]
+    parts += [f"- {o.key}: error: {o.says}" for o in summary.outcomes.values() if o.state == "errored"]
     parts += [f"- {headline(row)}" for row in failing(summary.rows, summary.gate)]
     if levels:
         estimated = " (estimated: shown, never gated)" if any(row.estimated for row in levels) else ""
@@ -135,12 +137,21 @@ def markdown(summary: Summary) -> str:
 
 
 def annotation(summary: Summary) -> str | None:
-    """One GitHub Actions error for the worst failing row, None when nothing fails."""
-    if not (rows := failing(summary.rows, summary.gate)):
+    """One GitHub Actions error: for the worst failing row, or else for a case that errored; None without either."""
+    rows = failing(summary.rows, summary.gate)
+    errors = [outcome for outcome in summary.outcomes.values() if outcome.state == "errored"]
+    if not rows and not errors:
         return None
-    rest = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
-    text = (headline(rows[0]) + rest).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    return f"::error title=Energy {rows[0].verdict}::{text}"
+    title = rows[0].verdict if rows else "error"
+    text = headline(rows[0]) if rows else f"{errors[0].key}: {errors[0].says}"
+    more = len(rows) + len(errors) - 1
+    text += f" (and {more} more)" if more else ""
+    escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return f"::error title=Energy {title}::{escaped}"
+
+
+def _sources(summary: Summary) -> list[str]:
+    return sorted({outcome.source for outcome in summary.outcomes.values() if outcome.source})
 
 
 def _skipped(summary: Summary) -> Iterator[str]:

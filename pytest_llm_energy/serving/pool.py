@@ -53,11 +53,11 @@ class Engine:
         self.load_seconds = done.seconds or 0.0
         self.stack = done.stack or {}
 
-    def run(self, scenario: Scenario, batches: int, say: Say) -> Served:
-        """Serve a scenario's batch ``batches`` times.
+    def prepare(self, scenario: Scenario, say: Say) -> None:
+        """Hand over the batch that the following runs serve, unless the engine has it already.
 
         Raises:
-            EngineError: the engine failed, or served other tokens than the scenario asks for.
+            EngineError: the engine failed.
         """
         identity = scenario.identity()
         work = {name: value for name, value in identity.items() if name not in ENGINE_FIELDS}
@@ -65,6 +65,14 @@ class Engine:
         if key != self._prepared:
             self._ask({"do": "prepare", "work": work}, say)
             self._prepared = key
+
+    def run(self, scenario: Scenario, batches: int, say: Say) -> Served:
+        """Serve a scenario's batch ``batches`` times.
+
+        Raises:
+            EngineError: the engine failed, or served other tokens than the scenario asks for.
+        """
+        self.prepare(scenario, say)
         done = self._ask({"do": "run", "batches": batches}, say)
         served = _served(done)
         expected = batches * scenario.batch_size
@@ -142,7 +150,7 @@ class EnginePool:
 def _environment(devices: Sequence[Device]) -> dict[str, str]:
     visible = ",".join(str(device.index) for device in devices)
     environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible}
-    # Without these a tokenizer forks threads of its own, and a hub that is not there is waited for.
+    # Without it a tokenizer starts threads of its own, which warn and spin.
     return environment | {"TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "false")}
 
 

@@ -120,7 +120,7 @@ class WorkerProcess:
         try:
             self._stdin.write(msgspec.json.encode(request) + b"\n")
             self._stdin.flush()
-        except OSError:
+        except (OSError, ValueError):
             raise self._died(what) from None
         until = time.monotonic() + deadline
         while True:

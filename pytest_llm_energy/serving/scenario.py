@@ -47,6 +47,8 @@ DTYPES = ("bfloat16", "float16", "float32")
 ENGINE_FIELDS = ("engine", "model", "weights", "dtype", "torch_compile", "tensor_parallel_size", "seed")
 """What an engine is started with; the other fields are the work it is given."""
 
+SHAPE_FIELDS = ("batch_size", "input_tokens", "output_tokens")
+
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """A static batch of requests on an engine.
@@ -133,7 +135,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     def engine_key(self) -> str:
         """Equal for scenarios that one engine start can serve."""
         identity = self.identity()
-        return msgspec.json.encode({name: identity[name] for name in ENGINE_FIELDS}, order="sorted").decode()
+        # What is compiled is compiled for shapes; an engine that has seen others runs other kernels.
+        fields = [*ENGINE_FIELDS, *(SHAPE_FIELDS if self.torch_compile else ())]
+        return msgspec.json.encode({name: identity[name] for name in fields}, order="sorted").decode()
 
     def __str__(self) -> str:
         return f"{self.preset.name} {self.batch_size}x({self.input_tokens}+{self.output_tokens})"
@@ -211,6 +215,10 @@ class Arms(Mapping[str, Scenario]):
     def __len__(self) -> int:
         return len(self._arms)
 
+    def __eq__(self, other: object) -> bool:
+        """Equal arms in equal order: the last is the control."""
+        return isinstance(other, Arms) and list(self.items()) == list(other.items())
+
     def __hash__(self) -> int:
         return hash(tuple(self._arms.items()))
 
@@ -224,7 +232,7 @@ class Arms(Mapping[str, Scenario]):
 class Series(tuple[Scenario, ...]):
     """Scenarios that differ in one number, measured side by side: ``Series.over(base, input_tokens=(1, 2, 4))``."""
 
-    label: str
+    label: str = "series"
 
     @classmethod
     def over(cls, base: Scenario, **axis: tuple[int, ...]) -> "Series":

@@ -109,8 +109,8 @@ def _case(old: BaselineCase | None, check: Checked, arms: tuple[Arm, ...], place
     changed = sorted(name for name in known.keys() & identities.keys() if known[name] != identities[name])
     if changed:
         raise BaselineError(
-            f"{place} now serves something else in {', '.join(changed)}; delete the case from the file to begin "
-            "it anew"
+            f"{place} now serves something else in {', '.join(changed)}; delete the case and its samples from "
+            "the file to begin it anew"
         )
     return BaselineCase(tp=check.tp, arms={**known, **identities}, budget=old.budget if old else None)
 

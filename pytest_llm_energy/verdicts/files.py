@@ -61,6 +61,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 SIGNIFICANT_DIGITS = 5
+MEASURED = ("joules_per_token", "seconds_per_token", "relative_uncertainty")
 
 
 def pretty(value: Any) -> str:
@@ -71,13 +72,16 @@ def pretty(value: Any) -> str:
 
 
 def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+    """The same with measured numbers rounded; what identifies a scenario or a device stays exact."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_rounded(item) for item in value]
-    return value
+        return {key: _round_all(item) if key in MEASURED else _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _round_all(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_round_all(item) for item in value]
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def _place(data: bytes, error: Exception) -> str:

@@ -75,7 +75,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag
         control: the arm that effects are relative to, None for a series.
         claim: what the finding asserts, None for levels alone.
         budget: allowed relative increase that the test itself states, None for none.
-        figure: id of the published figure the claim is about.
+        figures: ids of the published figures the claim is about.
     """
 
     key: CaseKey
@@ -85,7 +85,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag
     control: str | None = None
     claim: Claim | None = None
     budget: float | None = None
-    figure: str | None = None
+    figures: tuple[str, ...] = ()
 
 
 class Troubled(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="troubled"):
@@ -145,28 +145,29 @@ def segments_folder(journal: Path) -> Path:
     return journal.with_name(journal.name + ".segments")
 
 
-def join_segments(journal: Path) -> bool:
-    """Append the segments to the journal and remove them; whether there were any.
+def join_segments(journal: Path) -> None:
+    """Make the journal of its segments, in one step, and remove them; without any, nothing is made.
 
     Raises:
         JournalError: the journal cannot be written; the segments stay.
     """
     folder = segments_folder(journal)
     segments = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
-    if not segments:
-        return False
     try:
-        with journal.open("ab") as whole:
-            for segment in segments:
-                with segment.open("rb") as part:
-                    shutil.copyfileobj(part, whole)
-        shutil.rmtree(folder)
+        if segments:
+            joining = folder / "joining"
+            with joining.open("wb") as whole:
+                for segment in segments:
+                    data = segment.read_bytes()
+                    whole.write(data[: data.rfind(b"\n") + 1])  # without a line that a crash cut off
+            joining.replace(journal)
+        if folder.is_dir():
+            shutil.rmtree(folder)
     except OSError as error:
         raise JournalError(
             f"cannot join {folder} into {journal}: {error.strerror or error}; the segments are kept, and "
             f"--energy-replay={journal} reads them"
         ) from error
-    return True
 
 
 class Journal:
@@ -187,6 +188,7 @@ class Journal:
         self.starts: dict[str, Started] = {}
         self.checks: list[Checked] = []
         self.troubles: dict[CaseKey, str] = {}
+        self._windowed: set[CaseKey] = set()
         self._runs: dict[tuple[CaseKey, int], dict[str, list[Ran]]] = {}
         openings = []
         for record in records:
@@ -203,7 +205,7 @@ class Journal:
                 case Troubled():
                     self.troubles[record.key] = record.says
                 case Windowed():
-                    continue
+                    self._windowed.add(record.key)
         if not openings:
             raise JournalError(f"{path} does not say under which conditions it was measured: no record 'opened'")
         if any((o.gpu, o.method) != (openings[0].gpu, openings[0].method) for o in openings):
@@ -212,8 +214,8 @@ class Journal:
 
     @property
     def cases(self) -> set[CaseKey]:
-        """Cases with something to judge: a check, or an error."""
-        return {check.key for check in self.checks} | self.troubles.keys()
+        """Cases that were measured: with a check, with windows alone, or with an error."""
+        return {check.key for check in self.checks} | self.troubles.keys() | self._windowed
 
     def checks_of(self, key: CaseKey) -> list[Checked]:
         """The checks of one case, in order."""

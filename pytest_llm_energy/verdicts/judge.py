@@ -34,6 +34,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
         baseline: blessed sessions of the finding on this GPU model, None where there are none.
         published: the paper's figures of the finding, None where it has none.
         budget: overrides every other budget, None to leave them.
+        default_budget: where neither test nor baseline have one.
     """
 
     fingerprint: Fingerprint
@@ -41,6 +42,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     baseline: Baseline | None = None
     published: Published | None = None
     budget: float | None = None
+    default_budget: float = DEFAULT_BUDGET
 
 
 def judge(check: Checked, measured: Measured, conditions: Conditions) -> list[Row]:
@@ -67,6 +69,7 @@ def judge_recorded(
     baseline: Baseline | None,
     published: Published | None,
     budget: float | None,
+    default_budget: float = DEFAULT_BUDGET,
 ) -> list[Row]:
     """Judge every check that a journal holds of a case.
 
@@ -89,6 +92,7 @@ def judge_recorded(
             baseline=baseline,
             published=published,
             budget=budget,
+            default_budget=default_budget,
         )
         rows += judge(check, measured, conditions)
     return rows
@@ -206,39 +210,54 @@ def arm_identity(arm: Arm) -> Identity:
 def _budget(check: Checked, conditions: Conditions) -> float:
     case = conditions.baseline.cases.get(check.key.case) if conditions.baseline else None
     stated = (conditions.budget, check.budget, case.budget if case else None)
-    return next((budget for budget in stated if budget is not None), DEFAULT_BUDGET)
+    return next((budget for budget in stated if budget is not None), conditions.default_budget)
 
 
 def _figure(check: Checked, published: Published | None) -> Figure | None:
-    if check.figure is None:
+    """The published figure of a claim: the one for this GPU model, or else the first."""
+    if not check.figures:
         return None
     if published is None:
         raise MeasurementError(
-            f"{check.key}: figure {check.figure!r} is named, but nothing is published about {check.key.finding}"
+            f"{check.key}: figure {check.figures[0]!r} is named, but nothing is published about {check.key.finding}"
         )
-    return published.figure(check.figure)
+    figures = [published.figure(name) for name in check.figures]
+    return next((figure for figure in figures if figure.gpu == check.key.gpu), figures[0])
 
 
 def _judge_claim(claim: Claim, measured: Measured, figure: Figure | None) -> list[Row]:
-    paper = _paper(figure) if figure else None
-    return [_judge_statement(s, measured.key, paper) for s in claim.statements(measured)]
+    return [_judge_statement(s, measured.key, figure) for s in claim.statements(measured)]
 
 
-def _judge_statement(statement: Statement, key: CaseKey, paper: str | None) -> ClaimRow:
+def _judge_statement(statement: Statement, key: CaseKey, figure: Figure | None) -> ClaimRow:
+    """The direction counts on every GPU model; the size where it was published for this one, with a tolerance."""
     verdicts: dict[str, ClaimVerdict] = {
-        "holds": "confirms" if paper else "new",
+        "holds": "confirms" if figure else "new",
         "fails": "contradicts",
         "open": "inconclusive",
     }
+    verdict = verdicts[statement.outcome]
+    reason = "no-difference-shown" if statement.outcome == "open" else None
+    if verdict == "confirms" and figure is not None and _size_differs(statement, key, figure):
+        verdict, reason = "contradicts", "size-differs"
     return ClaimRow(
         key=key,
         says=statement.says,
         interval=statement.interval,
         kind=statement.kind,
-        verdict=verdicts[statement.outcome],
-        paper=paper,
-        reason="no-difference-shown" if statement.outcome == "open" else None,
+        verdict=verdict,
+        paper=_paper(figure) if figure else None,
+        reason=reason,
     )
+
+
+def _size_differs(statement: Statement, key: CaseKey, figure: Figure) -> bool:
+    """Whether the effect lies beyond doubt outside what was published for this GPU model."""
+    published = figure.value if figure.unit == "fraction" and statement.kind == "effect" else None
+    if published is None or figure.tolerance is None or figure.gpu != key.gpu:
+        return False
+    interval = statement.interval
+    return interval.high < published - figure.tolerance or interval.low > published + figure.tolerance
 
 
 def _paper(figure: Figure) -> str:

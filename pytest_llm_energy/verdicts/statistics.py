@@ -102,7 +102,8 @@ def _side(sample: Sample) -> list[tuple[float, float]]:
     pooled = spread / freedom if freedom else math.inf
     floor = sample.relative_uncertainty**2
     window = (floor, KNOWN) if pooled <= floor else (pooled, float(freedom))
-    return [(window[0] / sample.runs, window[1]), (START_SD**2 / len(logs), KNOWN)]
+    share = sum(1 / len(start) for start in logs) / len(logs) ** 2  # of a mean of the starts' means
+    return [(window[0] * share, window[1]), (START_SD**2 / len(logs), KNOWN)]
 
 
 def _variance_of_mean(values: Sequence[float]) -> float:

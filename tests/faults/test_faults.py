@@ -73,7 +73,7 @@ def test_killed(energy_meter, kill_soon):
 
 def test_after(energy_meter):
     arms = Arms(alone=PLAIN, batched=PLAIN.replace(batch_size=16))
-    energy_meter.check(energy_meter.compare(arms), costs)
+    assert all(len(arm.runs) == 2 for arm in energy_meter.compare(arms).arms)
 """
     )
     result = pytester.runpytest_subprocess(*FAST, "-k", "killed or after")
@@ -125,7 +125,7 @@ def test_huge(energy_meter):
 
 def test_after(energy_meter):
     arms = Arms(alone=PLAIN, batched=PLAIN.replace(batch_size=16))
-    energy_meter.check(energy_meter.compare(arms), costs)
+    assert all(len(arm.runs) == 2 for arm in energy_meter.compare(arms).arms)
 """
     )
     result = pytester.runpytest_subprocess(*FAST, "-k", "not before")
@@ -204,7 +204,7 @@ def test_crashes(energy_meter):
     result = pytester.runpytest_subprocess(*FAST, "-n2", "--energy-runs=5", "--energy-journal=j.jsonl")
     assert result.ret == 1
     result.assert_outcomes(passed=2, failed=1)
-    result.stdout.fnmatch_lines(["*worker 'gw?' crashed while running*test_crashes*", "energy: judged 2 of *"])
+    result.stdout.fnmatch_lines(["*worker 'gw?' crashed while running*test_crashes*", "energy: judged 2 of 3 *"])
     journal = read_journal(pytester.path / "j.jsonl")
     assert len(journal.checks) == 2
     assert gone(before)
@@ -212,9 +212,10 @@ def test_crashes(energy_meter):
 
 def test_a_full_disk_errors_the_test_and_keeps_what_was_written(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(
-        "import resource\n"
+        "import pathlib, resource\n"
         "def pytest_runtest_call(item):\n"
-        "    size = 4000\n"
+        "    if 'fills' not in item.name: return\n"
+        "    size = sum(p.stat().st_size for p in pathlib.Path('j.jsonl.segments').iterdir()) + 1500\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
         "def pytest_runtest_teardown(item):\n"
         "    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
@@ -224,12 +225,15 @@ def test_a_full_disk_errors_the_test_and_keeps_what_was_written(pytester: pytest
         test_full="""
 def test_fills(energy_meter):
     energy_meter.compare(one=lambda: sum(range(1000)), two=lambda: sum(range(2000)))
+
+def test_goes_on(): pass
 """
     )
     result = pytester.runpytest_subprocess(
         "--energy-runs=50", "--energy-window=0.02", "--energy-journal=j.jsonl", "-p", "no:cacheprovider"
     )
     assert result.ret == 1
+    result.assert_outcomes(errors=1, passed=1)
     result.stdout.fnmatch_lines(
         ["JournalError: cannot append to the journal *the records before this one are intact*"]
     )

@@ -41,7 +41,11 @@ def test_a_hungrier_level_is_one_failed_test_that_says_what_how_much_and_how_sur
             "energy: judged 3 of 3 (1 regressed, 3 new, 5 ok)",
         ]
     )
-    cases = ET.parse(project.path / "junit.xml").getroot().iter("testcase")
+    cases = list(ET.parse(project.path / "junit.xml").getroot().iter("testcase"))
+    verdicts = [
+        p.get("value") for case in cases for p in case.iter("property") if p.get("name") == "energy_verdict"
+    ]
+    assert sorted(filter(None, verdicts)) == ["new", "new", "regressed"]
     failures = {case.get("name"): case.find("failure") for case in cases if case.find("failure") is not None}
     assert list(failures) == ["test_falls[h200-8]"]
     assert "arm 'batched' regressed" in str(failures["test_falls[h200-8]"].get("message"))  # type: ignore[union-attr]
@@ -148,5 +152,36 @@ def test_a_corrupt_baseline_is_an_error_of_its_cases_and_the_others_run(project:
 def test_a_journal_that_is_none_is_refused(project: Project) -> None:
     (project.path / "none.jsonl").write_text("not a journal\n")
     result = project.pytester.runpytest_subprocess("--energy-replay=none.jsonl")
-    assert result.ret != 0
-    result.stdout.fnmatch_lines(["*none.jsonl, line 1 is corrupt*"])
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*none.jsonl, line 1 is corrupt*"])
+
+
+def test_an_expected_regression_is_an_expected_failure(project: Project) -> None:
+    path = project.path / "test_batching.py"
+    path.write_text(path.read_text().replace("@pytest", "@pytest.mark.xfail(reason='known')\n@pytest", 1))
+    result = project.replay(project.journal("now.jsonl", factors=dict.fromkeys(BATCHED, 1.2)))
+    assert result.ret == 0
+    result.assert_outcomes(xfailed=3)
+
+
+BATCHED = tuple((size, "batched") for size in (4, 8, 16))
+
+
+def test_two_modules_of_one_name_cannot_share_a_case(project: Project) -> None:
+    text = (project.path / "test_batching.py").read_text()
+    for folder in ("a", "b"):
+        (project.path / folder).mkdir()
+        (project.path / folder / "__init__.py").touch()
+        (project.path / folder / "test_api.py").write_text(text)
+    result = project.replay(project.journal("now.jsonl"))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: a/test_api.py* and b/test_api.py* are both the case api falls*rename one*"]
+    )
+
+
+def test_a_journal_of_a_gpu_the_catalogue_does_not_know_is_judged(project: Project) -> None:
+    journal = project.journal("now.jsonl", gpu="rtx_9090")
+    result = project.replay(journal)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*test_batching.py ~~~*", "energy: judged 3 of 3 (6 incomparable, 3 new)"])

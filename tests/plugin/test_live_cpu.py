@@ -125,3 +125,62 @@ def test_a_journal_that_cannot_be_written_stops_before_anything_is_measured(pyte
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*cannot write the journal at *name another place with --energy-journal*"])
     assert "must not run" not in result.stdout.str()
+
+
+def test_what_fails_for_another_reason_is_shown_as_failed(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_sums=WORK
+        + """
+def test_asserts(energy_meter):
+    energy_meter.check(energy_meter.compare(half=lambda: work(10_000), whole=lambda: work(20_000)), saves)
+    assert 1 == 2
+"""
+    )
+    result = pytester.runpytest_subprocess("-v", "--energy-window=0.1", "--energy-runs=3")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*test_asserts[[]cpu[]] FAILED*"])
+
+
+def test_windows_cannot_be_nested_and_must_not_miss_a_child(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_sums=WORK
+        + """
+import subprocess, sys
+
+def test_nested(energy_meter):
+    with energy_meter.window("outer"):
+        with energy_meter.window("inner"):
+            work(1000)
+
+def test_child(energy_meter):
+    with energy_meter.window() as window:
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        work(3_000_000)
+    child.kill()
+    assert [reason.code for reason in window.reading.invalid] == ["processes-changed"]
+"""
+    )
+    result = pytester.runpytest_subprocess("--energy-meter=codecarbon")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["MeterError: CodeCarbon meters one window at a time*"])
+
+
+def test_tests_without_our_fixtures_do_not_ask_for_the_hardware(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        "import pytest_llm_energy.session as session\n"
+        "def refuse(): raise AssertionError('asked')\n"
+        "session.detect = refuse\n"
+    )
+    pytester.makepyfile("def test_plain(): pass")
+    assert pytester.runpytest_subprocess().ret == 0
+    assert not (pytester.path / ".llm-energy").exists()
+
+
+def test_a_journal_that_two_workers_cannot_write_stops_before_anything_is_measured(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_sums=WORK + "\ndef test_window(energy_meter): raise AssertionError('must not run')\n")
+    (pytester.path / "file").touch()
+    result = pytester.runpytest_subprocess("-n2", "--energy-journal=file/j.jsonl")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*cannot write the journal at *"])

@@ -55,6 +55,19 @@ def test_y(energy_meter, size): pass
     assert collected(pytester, body, "-m", "h200") == ["test_x[h200-128]", "test_y[h200-8]"]
 
 
+def test_cases_may_carry_ids_and_marks(pytester: pytest.Pytester) -> None:
+    body = """
+@pytest.mark.energy_cases("n", cpu=[pytest.param(1, id="one", marks=pytest.mark.full), 2])
+def test_x(energy_meter, n): pass
+"""
+    assert collected(pytester, body) == ["test_x[cpu-2]"]
+    assert collected(pytester, body, "-m", "full") == ["test_x[cpu-one]"]
+
+
+def test_a_mark_of_the_users_own_is_left_alone(pytester: pytest.Pytester) -> None:
+    assert collected(pytester, "def test_x(energy_meter): pass", "-m", "not slow and not httpx") == ["test_x[cpu]"]
+
+
 def test_tests_without_our_fixtures_are_never_touched(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_plain(): pass")
     result = pytester.runpytest("-m", "not a100")

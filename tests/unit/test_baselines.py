@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llm_energy import Scenario
+from pytest_llm_energy import Sample, Scenario
 from pytest_llm_energy.errors import BaselineError
 from pytest_llm_energy.verdicts.baselines import read_baseline, read_published, write_baseline
 from tests.journals import SimulatedSession
@@ -59,6 +59,16 @@ def test_reading_what_was_written_gives_the_same(file: Path) -> None:
     before = file.read_text()
     write_baseline(file.parents[1], baseline)
     assert file.read_text() == before
+
+
+def test_what_identifies_a_scenario_is_kept_exactly(tmp_path: Path) -> None:
+    odd = PLAIN.replace(decoding=Sample(temperature=0.123456789))
+    session = SimulatedSession(tmp_path / "journal.jsonl")
+    session.case("sampling", "odd", {"odd": (odd, 0.4123456789), "plain": (PLAIN, 2.0)}).bless(tmp_path)
+    baseline = read_baseline(tmp_path, "h200", "sampling")
+    assert baseline is not None
+    assert baseline.cases["odd"].arms["odd"] == odd.identity()
+    assert "0.41152" in (tmp_path / "h200" / "sampling.json").read_text()
 
 
 def test_a_diff_reads_well(file: Path) -> None:

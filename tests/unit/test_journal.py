@@ -35,9 +35,28 @@ def test_segments_are_joined_and_also_read_where_nobody_joined_them(tmp_path: Pa
     recorded(segments_folder(path) / "gw0.jsonl")
     recorded(segments_folder(path) / "gw1.jsonl")
     assert len(read_journal(path).checks) == 2
-    assert join_segments(path)
+    join_segments(path)
     assert not segments_folder(path).exists()
     assert len(read_journal(path).checks) == 2
+
+
+def test_a_torn_segment_does_not_spoil_the_journal(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    for worker in ("gw0", "gw1"):
+        segment = recorded(segments_folder(path) / f"{worker}.jsonl").path
+        with segment.open("a") as file:
+            file.write('{"record":"ran","key":{"gp')
+    join_segments(path)
+    journal = read_journal(path)
+    assert len(journal.checks) == 2
+    assert journal.torn == 0
+
+
+def test_a_run_that_measured_nothing_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    segments_folder(path).mkdir()
+    join_segments(path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_line_cut_off_by_a_crash_is_left_out_and_counted(tmp_path: Path) -> None:

@@ -107,7 +107,15 @@ def test_a_change_is_split_into_time_and_power_and_names_the_stack() -> None:
 
 def claim_of(effect: float, claim: Claim, published: Published | None, figure: str | None) -> ClaimRow:
     measured = compared({"arm": [1 + effect] * 3, "control": [1.0] * 3})
-    check = Checked(key=KEY, series=0, tp=1, arms=("arm", "control"), control="control", claim=claim, figure=figure)
+    check = Checked(
+        key=KEY,
+        series=0,
+        tp=1,
+        arms=("arm", "control"),
+        control="control",
+        claim=claim,
+        figures=(figure,) if figure else (),
+    )
     rows = judge(check, measured, Conditions(fingerprint=HERE, stack={}, published=published))
     row = rows[-1]
     assert isinstance(row, ClaimRow)
@@ -123,6 +131,26 @@ def test_claims_confirm_contradict_or_are_new() -> None:
     assert claim_of(0.3, costs, published, "costs-more-than-dense").paper == "up to +54.24 %"
     with pytest.raises(BaselineError, match="no published figure 'nonsense'; known: costs-more-than-dense"):
         claim_of(0.3, costs, published, "nonsense")
+
+
+def test_a_size_counts_on_the_gpu_it_was_published_for() -> None:
+    published = read_published(Path(__file__).parents[2] / "baselines", "torch-compile")
+    names = ("saves-on-a100", "saves-on-a6000")
+
+    def verdict(gpu: str, effect: float) -> tuple[str, str | None]:
+        key = msgspec.structs.replace(KEY, gpu=gpu)
+        measured = compared({"arm": [1 + effect] * 3, "control": [1.0] * 3}, key=key)
+        check = Checked(
+            key=key, series=0, tp=1, arms=("arm", "control"), control="control", claim=saves, figures=names
+        )
+        row = judge(check, measured, Conditions(fingerprint=HERE, stack={}, published=published))[-1]
+        assert isinstance(row, ClaimRow)
+        return row.verdict, row.paper
+
+    assert verdict("a100_pcie", -0.28) == ("confirms", "-29.90 % (a100_pcie)")
+    assert verdict("a100_pcie", -0.10) == ("contradicts", "-29.90 % (a100_pcie)")
+    assert verdict("a6000", -0.02) == ("confirms", "-1.96 % (a6000)")
+    assert verdict("h200", -0.02) == ("confirms", "-29.90 % (a100_pcie)")
 
 
 def test_a_leaner_control_changes_the_effect_and_regresses_no_level() -> None:

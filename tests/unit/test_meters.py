@@ -11,6 +11,7 @@ import pytest
 from pytest_llm_energy.errors import MeterError, UsageError
 from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.metering.choice import choose_meter
+from pytest_llm_energy.metering.codecarbon import CodeCarbonMeter
 from pytest_llm_energy.metering.rapl import RaplMeter
 
 GPU = Device(index=0, uuid="GPU-0", name="NVIDIA H200")
@@ -154,3 +155,16 @@ def test_codecarbon_says_when_others_take_the_processor() -> None:
             os.kill(int(pid), signal.SIGKILL)
     assert reading.valid
     assert [reason.code for reason in reading.disturbed] == ["foreign-load"]
+
+
+def test_codecarbon_that_was_interrupted_holding_its_lock_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = CodeCarbonMeter()
+    monkeypatch.setattr("pytest_llm_energy.metering.codecarbon.STOP_SECONDS", 0.2)
+    window = meter.open()
+    meter._tracker._scheduler_monitor_power._lock.acquire()  # as Ctrl-C within start() leaves it
+    window.abandon()
+    begun = time.monotonic()
+    again = meter.open()
+    while time.monotonic() < begun + 0.3:
+        pass
+    assert again.close(begun, time.monotonic()).valid

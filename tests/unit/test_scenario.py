@@ -67,6 +67,16 @@ def test_arms_name_their_case_after_what_was_set() -> None:
     assert arms.at(batch_size=8) == arms.at(batch_size=8)
 
 
+def test_the_order_of_arms_is_part_of_them() -> None:
+    other = PLAIN.replace(dtype="float32")
+    assert Arms(a=PLAIN, b=other) != Arms(b=other, a=PLAIN)
+
+
+def test_a_compiled_engine_is_one_of_its_shapes() -> None:
+    compiled = PLAIN.replace(torch_compile=True)
+    assert compiled.engine_key != compiled.replace(batch_size=8).engine_key
+
+
 def test_arms_must_serve_requests_of_equal_length() -> None:
     with pytest.raises(ScenarioError, match="equal lengths"):
         Arms(long=PLAIN.replace(output_tokens=8), short=PLAIN)

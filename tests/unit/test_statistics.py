@@ -65,6 +65,14 @@ def test_bounds_of_a_change_hold_under_start_session_and_board_noise() -> None:
     assert wrong / trials == pytest.approx(2 * ALPHA, abs=4 * math.sqrt(2 * ALPHA / trials))
 
 
+def test_starts_of_unequal_length_weigh_alike() -> None:
+    noisy = (0.98, 1.02, 0.99, 1.01, 0.98, 1.02, 0.99, 1.01, 1.0)
+    reference = sample((1.0, 1.001, 0.999))
+    unequal = statistics.change(sample((1.0,), noisy), reference)
+    equal = statistics.change(sample((0.98, 1.02, 0.99, 1.01, 1.0), (0.98, 1.02, 0.99, 1.01, 1.0)), reference)
+    assert unequal.half_width > equal.half_width
+
+
 def test_growth_exponents_are_those_of_power_laws() -> None:
     xs = [1.0, 2.0, 4.0, 8.0]
     assert statistics.exponent(xs, [3 * x for x in xs]) == pytest.approx(1)
