@@ -17,7 +17,7 @@ check: $(VENV)/.installed  ## style and types
 	$(BIN)/mypy
 
 docs: $(VENV)/.installed  ## figures and schemas in the documents, from the committed journals
-	$(BIN)/python docs/render.py
+	$(BIN)/python -m docs.render
 
 clean:
 	rm -rf $(VENV) .llm-energy build dist

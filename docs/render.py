@@ -1,0 +1,140 @@
+"""Write the figures of the documents from the committed journals, and the schema of baseline files.
+
+``python -m docs.render`` rewrites; ``python -m docs.render --check`` only says whether anything would change.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from pytest_llm_energy import Scenario
+from pytest_llm_energy.reporting.messages import failure
+from pytest_llm_energy.reporting.summary import CaseOutcome, Summary, last_line, state_of
+from pytest_llm_energy.reporting.tables import claim_table, level_table, split
+from pytest_llm_energy.verdicts.baselines import Baseline, Published, read_baseline, read_published
+from pytest_llm_energy.verdicts.journal import Journal, read_journal
+from pytest_llm_energy.verdicts.judge import judge_recorded
+from pytest_llm_energy.verdicts.rows import failing
+from tests.journals import SimulatedSession
+
+ROOT = Path(__file__).parents[1]
+BASELINES = ROOT / "baselines"
+CPU_JOURNAL = ROOT / "docs" / "measurements" / "cpu.jsonl.gz"
+
+SHOWN_LEVELS = ("batching", "mixture-of-experts")
+"""Findings whose levels the README shows; the whole table is forty rows."""
+
+
+def main() -> int:
+    """Rewrite every generated text; 1 when --check finds one that is not up to date."""
+    stale = []
+    for path, text in _generated():
+        if not path.exists() or path.read_text() != text:
+            stale.append(path.relative_to(ROOT))
+            if "--check" not in sys.argv:
+                path.write_text(text)
+    for name in stale:
+        print(f"{name}: {'not up to date; run make docs' if '--check' in sys.argv else 'written'}")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+def _generated() -> Iterator[tuple[Path, str]]:
+    parts: dict[str, Callable[[], str]] = {
+        "cpu-table": _cpu_table,
+        "cpu-conditions": _cpu_conditions,
+        "regression": _regression,
+    }
+    yield ROOT / "README.md", _filled((ROOT / "README.md").read_text(), parts)
+    for name, kind in (("baseline", Baseline), ("published", Published)):
+        yield ROOT / "docs" / f"{name}.schema.json", json.dumps(msgspec.json.schema(kind), indent=2) + "\n"
+
+
+def _filled(text: str, parts: dict[str, Callable[[], str]]) -> str:
+    """The text with what stands between ``<!-- begin X -->`` and ``<!-- end X -->`` made anew."""
+    for name, make in parts.items():
+        begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise ValueError(f"{begin.strip()} and {end} must stand in the text once")
+        before, rest = text.split(begin)
+        text = f"{before}{begin}{make()}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def _judged(journal: Journal) -> Summary:
+    outcomes = {}
+    for key in sorted({check.key for check in journal.checks}):
+        rows = judge_recorded(
+            journal,
+            key,
+            baseline=read_baseline(BASELINES, key.gpu, key.finding),
+            published=read_published(BASELINES, key.finding),
+            budget=None,
+        )
+        state = state_of(rows, measured=True)
+        outcomes[str(key)] = CaseOutcome(key=key, state=state, rows=rows, source=journal.opened.source)
+    return Summary(outcomes=outcomes, expected=len(outcomes), gate="on")
+
+
+def _cpu_table() -> str:
+    summary = _judged(read_journal(CPU_JOURNAL))
+    levels, claims = split(summary.rows)
+    shown = [row for row in levels if row.key.finding in SHOWN_LEVELS]
+    lines = [
+        "```text",
+        "Levels: joules per output token (estimated: shown, never gated)",
+        level_table(shown, style="simple"),
+        "...",
+        "",
+        "Claims",
+        claim_table(claims, style="simple"),
+        "",
+        last_line(summary),
+        "```",
+    ]
+    return "\n".join(line.rstrip() for text in lines for line in text.splitlines() or [""])
+
+
+def _regression() -> str:
+    """The message of a level that a simulated device drew a fifth more for."""
+    plain = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)
+    case = "energy_per_token_falls_as_the_batch_grows[16]"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for when, joules in (("2026-01-01T00:00:00+00:00", 0.4), ("2026-02-02T00:00:00+00:00", 0.48)):
+            session = SimulatedSession(folder / f"{when}.jsonl", when=when)
+            session.case(
+                "batching", case, {"batched": (plain.replace(batch_size=16), joules), "alone": (plain, 2.0)}
+            )
+            if joules < 0.45:
+                session.bless(folder)
+        journal = read_journal(session.path)
+        rows = judge_recorded(
+            journal,
+            journal.checks[0].key,
+            baseline=read_baseline(folder, "h200", "batching"),
+            published=None,
+            budget=None,
+        )
+    return f"```text\n{failure(failing(rows, 'on'))}\n```"
+
+
+def _cpu_conditions() -> str:
+    journal = read_journal(CPU_JOURNAL)
+    opened = journal.opened
+    facts = opened.fingerprint.identity
+    stacks: dict[str, str] = {}
+    for started in journal.starts.values():
+        stacks |= started.stack
+    versions = ", ".join(f"{name} {stacks[name]}" for name in ("torch", "transformers") if name in stacks)
+    return (
+        f"Measured {opened.when[:10]} on {facts['processor']}, {facts['cores']} cores; Python {stacks['python']}, "
+        f"{versions}; {opened.source}."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
