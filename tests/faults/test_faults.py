@@ -151,6 +151,8 @@ def suite_in(folder: Path, *options: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A suite started in the background of a shell inherits an ignored Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -170,7 +172,10 @@ def test_what_was_measured_before_ctrl_c_is_in_the_journal(tmp_path: Path) -> No
     run = suite_in(tmp_path, "--energy-runs=500")
     wait_for_runs(tmp_path, 4)
     run.send_signal(signal.SIGINT)
-    output, _ = run.communicate(timeout=60)
+    try:
+        output, _ = run.communicate(timeout=60)
+    finally:
+        run.kill()
     assert run.returncode == pytest.ExitCode.INTERRUPTED, output
     journal = (tmp_path / "j.jsonl").read_text()
     assert journal.count('"record":"ran"') >= 4

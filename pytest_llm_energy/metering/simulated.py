@@ -1,0 +1,263 @@
+"""An NVML with physics, for machines without a GPU: the meters run on it unchanged, on a virtual clock.
+
+The physics is that of an H200 (driver 580.159.04): a counter that advances every 100 ms with what was drawn until a
+few milliseconds before, reads that take milliseconds, instant power sampled for 25 of every 100 ms, average power
+as a mean over one second, a power that decays to idle after work. Faults are planted by setting a moment.
+"""
+
+import bisect
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from pytest_llm_energy.metering.clock import Stop
+
+NEVER = math.inf
+
+
+class VirtualClock:
+    """Time that passes only when somebody sleeps or a simulated call takes a while."""
+
+    def __init__(self, start: float = 1000.0) -> None:
+        self._now = start
+        self._repeated: list[list[Any]] = []
+
+    def monotonic(self) -> float:
+        """The present moment."""
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass, carrying out what is to be repeated on the way."""
+        until = self._now + max(0.0, seconds)
+        while due := [entry for entry in self._repeated if entry[0] <= until]:
+            entry = min(due, key=lambda e: e[0])
+            self._now = max(self._now, entry[0])
+            entry[0] += entry[1]
+            entry[2]()
+        self._now = max(self._now, until)
+
+    def repeat(self, period: float, action: Callable[[], None]) -> Stop:
+        """Carry out an action whenever time passes over its period."""
+        entry = [self._now + period, period, action]
+        self._repeated.append(entry)
+        return lambda: self._repeated.remove(entry)
+
+
+class SimulatedError(Exception):
+    """What a simulated NVML raises; its subclasses have the names of pynvml's."""
+
+
+class NotSupportedError(SimulatedError):
+    """This device does not have it."""
+
+
+class GpuIsLostError(SimulatedError):
+    """The device fell off the bus."""
+
+
+@dataclass
+class SimulatedDevice:
+    """One device: its idle power, the work it is given, its sensor, its faults.
+
+    Attributes:
+        uuid: its identifier.
+        idle_watts: power with nothing running.
+        drift_watts_per_second: how idle power creeps as the device warms.
+        decay_seconds: time constant with which power falls to idle after work.
+        phase: moment of a tick.
+        jitter_seconds: standard deviation of the moment a tick's value is of.
+        lag_seconds: how far behind the load the counter is at a tick.
+        tick_noise: relative standard deviation of one tick's energy.
+        read_seconds: how long a read of the counter takes.
+        counter: whether there is an energy counter.
+        memory_share: part of the power that the memory draws; None where the device does not tell.
+        mig: whether multi-instance mode is on.
+        lost_at: when the device falls off the bus.
+        reset_at: when the driver is reloaded.
+        stuck_at: when the counter stops advancing.
+        events: clock event reasons by the moment they set in.
+        processes: process ids by the moment they appear.
+    """
+
+    uuid: str = "GPU-simulated-0"
+    idle_watts: float = 118.0
+    drift_watts_per_second: float = 0.0
+    decay_seconds: float = 0.0005
+    phase: float = 0.037
+    jitter_seconds: float = 0.0015
+    lag_seconds: float = 0.005
+    tick_noise: float = 0.004
+    read_seconds: float = 0.0035
+    counter: bool = True
+    memory_share: float | None = 0.3
+    mig: bool = False
+    lost_at: float = NEVER
+    reset_at: float = NEVER
+    stuck_at: float = NEVER
+    events: list[tuple[float, int]] = field(default_factory=list)
+    processes: list[tuple[float, tuple[int, ...]]] = field(default_factory=list)
+    seed: int = 0
+    _starts: list[float] = field(default_factory=list)
+    _pieces: list[tuple[float, float, float]] = field(default_factory=list)
+    _sums: list[float] = field(default_factory=list)
+
+    def work(self, started: float, ended: float, watts: float) -> None:
+        """Draw that much between two moments, and decay to idle afterwards; in order of time."""
+        self._sums.append((self._sums[-1] if self._sums else 0.0) + self._drawn(len(self._pieces) - 1, started))
+        self._starts.append(started)
+        self._pieces.append((started, ended, watts))
+
+    def true_joules(self, start: float, end: float) -> float:
+        """Energy drawn between two moments."""
+        return self._total(end) - self._total(start)
+
+    def watts(self, moment: float) -> float:
+        """Power at a moment."""
+        return (self._total(moment + 5e-4) - self._total(moment - 5e-4)) / 1e-3
+
+    def _total(self, moment: float) -> float:
+        idle = self.idle_watts * moment + self.drift_watts_per_second * moment**2 / 2
+        index = bisect.bisect_right(self._starts, moment) - 1
+        return idle + (self._sums[index] if index >= 0 else 0.0) + self._drawn(index, moment)
+
+    def _drawn(self, index: int, until: float) -> float:
+        """Energy above idle of one piece of work up to a moment."""
+        if index < 0:
+            return 0.0
+        started, ended, watts = self._pieces[index]
+        above = watts - self.idle_watts
+        busy = above * (min(until, ended) - started)
+        after = max(0.0, until - ended)
+        return busy + above * self.decay_seconds * -math.expm1(-after / self.decay_seconds)
+
+    def counter_joules(self, moment: float) -> float:
+        """What the counter shows: the value of its last tick."""
+        number = math.floor((min(moment, self.stuck_at) - self.phase) / 0.1)
+        tick = self.phase + number * 0.1
+        generator = random.Random(hash((self.seed, number)))
+        late = abs(generator.gauss(0, self.jitter_seconds)) * 0.5
+        if moment - tick < late and moment < self.stuck_at:
+            tick -= 0.1
+            generator = random.Random(hash((self.seed, number - 1)))
+            generator.gauss(0, 1)
+        seen = tick - self.lag_seconds + generator.gauss(0, self.jitter_seconds) * 0.7
+        noise = self.tick_noise * self.watts(seen) * 0.1 * generator.gauss(0, 1)
+        shown = self._total(seen) + noise
+        return shown if moment < self.reset_at else shown - self._total(self.reset_at)
+
+    def instant_watts(self, moment: float) -> float:
+        """Mean power of the last 25 ms of the last tick."""
+        tick = self.phase + math.floor((moment - self.phase) / 0.1) * 0.1
+        return self.true_joules(tick - 0.025, tick) / 0.025
+
+    def average_watts(self, moment: float) -> float:
+        """Mean power of the last second, refreshed every tick."""
+        tick = self.phase + math.floor((moment - self.phase) / 0.1) * 0.1
+        return self.true_joules(tick - 1.0, tick)
+
+
+class FieldValue(NamedTuple):
+    """One answer of nvmlDeviceGetFieldValues."""
+
+    nvmlReturn: int
+    value: Any
+
+
+class Milliwatts(NamedTuple):
+    """The union a field's value comes in."""
+
+    uiVal: int
+
+
+class Process(NamedTuple):
+    """One entry of a process list."""
+
+    pid: int
+
+
+class SimulatedNvml:
+    """The part of pynvml that meters call, over simulated devices."""
+
+    NVMLError = SimulatedError
+    NVMLError_NotSupported = NotSupportedError
+    NVMLError_GpuIsLost = GpuIsLostError
+    NVML_FI_DEV_POWER_AVERAGE = 185
+    NVML_FI_DEV_POWER_INSTANT = 186
+    NVML_POWER_SCOPE_MEMORY = 2
+    nvmlClocksEventReasonSwPowerCap = 0x4
+    nvmlClocksThrottleReasonHwThermalSlowdown = 0x40
+    nvmlClocksThrottleReasonSwThermalSlowdown = 0x20
+    nvmlClocksThrottleReasonHwPowerBrakeSlowdown = 0x80
+
+    def __init__(self, clock: VirtualClock, *devices: SimulatedDevice) -> None:
+        self._clock = clock
+        self._devices = {device.uuid: device for device in devices}
+
+    def nvmlInit(self) -> None:  # noqa: N802 - names are NVML's
+        """Nothing to load."""
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        """Nothing to release."""
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        """No driver."""
+        return "simulated"
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> SimulatedDevice:  # noqa: N802
+        """The device itself."""
+        return self._devices[uuid]
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, device: SimulatedDevice) -> int:  # noqa: N802
+        """Millijoules; the value is that of some moment within the read."""
+        self._present(device)
+        if not device.counter:
+            raise NotSupportedError("Not Supported")
+        self._clock.sleep(device.read_seconds / 2)
+        joules = device.counter_joules(self._clock.monotonic())
+        self._clock.sleep(device.read_seconds / 2)
+        return round(joules * 1000)
+
+    def nvmlDeviceGetFieldValues(self, device: SimulatedDevice, fields: list[Any]) -> list[FieldValue]:  # noqa: N802
+        """Instant power, and the memory's average."""
+        self._present(device)
+        now = self._clock.monotonic()
+        answers = []
+        for wanted in fields:
+            if wanted == self.NVML_FI_DEV_POWER_INSTANT:
+                answers.append(FieldValue(0, Milliwatts(round(device.instant_watts(now) * 1000))))
+            elif device.memory_share is None:
+                answers.append(FieldValue(3, Milliwatts(0)))
+            else:
+                watts = device.average_watts(now) * device.memory_share
+                answers.append(FieldValue(0, Milliwatts(round(watts * 1000))))
+        return answers
+
+    def nvmlDeviceGetPowerUsage(self, device: SimulatedDevice) -> int:  # noqa: N802
+        """Average power of the last second, in milliwatts."""
+        self._present(device)
+        return round(device.average_watts(self._clock.monotonic()) * 1000)
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, device: SimulatedDevice) -> int:  # noqa: N802
+        """Why clocks are as they are."""
+        self._present(device)
+        return _latest(device.events, self._clock.monotonic(), 0)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, device: SimulatedDevice) -> list[Process]:  # noqa: N802
+        """Processes on the device."""
+        self._present(device)
+        return [Process(pid) for pid in _latest(device.processes, self._clock.monotonic(), ())]
+
+    def nvmlDeviceGetMigMode(self, device: SimulatedDevice) -> list[int]:  # noqa: N802
+        """Present and pending mode."""
+        self._present(device)
+        return [int(device.mig), int(device.mig)]
+
+    def _present(self, device: SimulatedDevice) -> None:
+        if self._clock.monotonic() >= device.lost_at:
+            raise GpuIsLostError("GPU is lost")
+
+
+def _latest(changes: list[tuple[float, Any]], moment: float, default: Any) -> Any:
+    return next((value for at, value in sorted(changes, reverse=True) if at <= moment), default)
