@@ -2,9 +2,9 @@
 
     python benchmarks/meter_accuracy.py [--json FILE] [--plot FILE.png] [--windows 10] [--device 0]
 
-Bursts of a matrix product and of a memory-bound copy, 40 ms to 4 s, on an otherwise idle NVIDIA device. Every burst is
-the same work; the meters take turns, each with windows of its own. The truth of a burst is amortised: the counter
-over a whole pass of bursts, less the measured energy of the gaps between them, divided by the number of bursts.
+Bursts of a matrix product and of a memory-bound copy, 40 ms to 4 s, on an otherwise idle NVIDIA device. Every
+burst is the same work; the meters take turns, each with windows of its own. The truth of a burst is amortised: the
+counter over a whole pass of bursts, less the measured energy of the gaps between them, divided by their number.
 Meters that are not installed are left out, and said.
 """
 
@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import math
+import random
 import statistics
 import sys
 import threading
@@ -89,9 +90,8 @@ def print_report(report: dict[str, Any]) -> None:
         ]
         print(tabulate(rows, ["work", "burst", "truth", *methods], disable_numparse=True))
     inside = [abs(z) <= 2 for p in report["passes"] for z in p["methods"][OURS]["z"]]
-    print(
-        f"\ncoverage of our 2-sigma interval: {sum(inside)} of {len(inside)} windows ({sum(inside) / len(inside):.1%})"
-    )
+    share = sum(inside) / len(inside)
+    print(f"\ncoverage of our 2-sigma interval: {sum(inside)} of {len(inside)} windows ({share:.1%})")
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
@@ -147,16 +147,18 @@ def _measure_pass(
 
     order = _order(instruments, windows if seconds < 2 else max(2, windows // 3))
     found: dict[str, list[tuple[float, float | None]]] = {}
-    for warm in range(2):
+    for _ in range(2):
         time.sleep(GAP_SECONDS)
         burst()
     spans.clear()
     begun, joules = _tick(index)
     gaps: list[float] = []
+    phases = random.Random(name)
     last = begun
     for instrument in order:
         watts = _gap_watts(index)
         gaps.append(watts * -last)
+        time.sleep(phases.uniform(0, 0.1))  # the gap ended at a tick; windows begin anywhere between ticks
         for method, reading in instruments[instrument](burst).items():
             found.setdefault(method, []).append(reading)
         started, last = spans[-1]

@@ -45,9 +45,9 @@ def _most_exact(devices: Sequence[Device]) -> str:
 def _nvml(devices: Sequence[Device]) -> Meter:
     if not devices:
         raise UsageError("--energy-meter=nvml needs a GPU, and none is leased on this host")
-    from pytest_llm_energy.metering.nvml import NvmlCounterMeter
+    from pytest_llm_energy.metering.nvml import NvmlMeter
 
-    return NvmlCounterMeter(devices)
+    return NvmlMeter(devices)
 
 
 def _rapl() -> Meter:

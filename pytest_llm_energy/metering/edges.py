@@ -89,7 +89,8 @@ def _tail_joules(tail: tuple[Tick, ...], ended: float, idle_watts: float) -> flo
     if later >= excess:
         return first * gap
     rate = math.log(excess / later) / PERIOD_SECONDS
-    # excess * PERIOD = A/rate * (e^(-rate*gap)) * (1 - e^(-rate*PERIOD)); the gap holds A/rate * (1 - e^(-rate*gap)).
+    # With A watts of excess at the end of the work, the first interval holds A/rate * e^(-rate*gap) *
+    # (1 - e^(-rate*PERIOD)) joules of it, and the gap A/rate * (1 - e^(-rate*gap)).
     whole = excess * PERIOD_SECONDS / (1 - math.exp(-rate * PERIOD_SECONDS))
     return idle_watts * gap + whole * math.expm1(min(rate * gap, 3.0))
 

@@ -18,10 +18,17 @@ class Invalid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DeviceReading(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Joules of one device in a window."""
+    """Joules of one device in a window.
+
+    Attributes:
+        device: its UUID, or the name of the processor package.
+        joules: energy of the whole device.
+        memory_joules: the part that its memory drew, where the device tells.
+    """
 
     device: str
     joules: float
+    memory_joules: float | None = None
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

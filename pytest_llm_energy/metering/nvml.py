@@ -1,93 +1,350 @@
-"""NVIDIA's energy counter: millijoules per device since the driver was loaded.
+"""NVIDIA's energy counter, read at its ticks: joules of a window to about one percent from a quarter second on.
 
-``nvmlDeviceGetTotalEnergyConsumption`` (Volta and later) advances once per tick and lags the load by up to
-one tick, so a difference over a window is off by up to a tick of power at either end; the stated uncertainty
-says so.
+``nvmlDeviceGetTotalEnergyConsumption`` (Volta and later) advances every 100 ms and lags the load, so a plain
+difference misses up to a tick of full power. Here the devices are idle on both sides of a window; the counter is
+read at ticks before and after it, and what was drawn outside the work is taken off. A witness integrates instant
+power meanwhile. A device without a counter is metered by the witness alone, and says so.
 """
 
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import pynvml
+import psutil
 
 from pytest_llm_energy.errors import MeterError
 from pytest_llm_energy.hardware.detection import Device
-from pytest_llm_energy.metering.meter import DeviceReading, Invalid, Reading, no_energy
+from pytest_llm_energy.metering import witness
+from pytest_llm_energy.metering.clock import Clock, SystemClock
+from pytest_llm_energy.metering.edges import Edges, Energy, Tick, energy, slope
+from pytest_llm_energy.metering.meter import DeviceReading, Invalid, Reading
+from pytest_llm_energy.metering.ticks import GUARD_SECONDS, PERIOD_SECONDS, VALID_SECONDS, TickGrid, grid_from
 
-TICK_SECONDS = 0.1
-"""Refresh period of the counter: 97-103 ms on an H200 with driver 580."""
+LAG_SECONDS = 0.03
+"""From this long after the work on, a tick holds all of it: on an H200 ticks within 10 ms missed a few percent of
+40 ms of work, later ones nothing."""
+
+CALIBRATION_TICKS = 5
+
+LATE_TRIES = 8
+"""A tick that has not come by then, 80 ms late, is a counter that stands still."""
+
+SETTLED_WATTS = 5.0
+"""Idle power that differs by less from one tick to the next is settled: ticks of an idle H200 scatter by 2 W."""
+
+SETTLING_TICKS = 15
+"""A device whose power has not come down after these is metered from where it is."""
+
+POWER_UNCERTAINTY = 0.03
+"""Relative, for integrated instant power beside its edges: it is sampled for a quarter of the time."""
 
 
-class NvmlCounterMeter:
-    """Difference of NVML's energy counters over a window, summed over the devices."""
+class StaleCounterError(Exception):
+    """The counter does not advance."""
 
-    method = "nvml-counter"
+
+class NvmlMeter:
+    """Tick-aligned differences of the energy counters of several devices over one common window."""
+
     estimated = False
 
-    def __init__(self, devices: Sequence[Device]) -> None:
-        """Find the devices by UUID and prove that each one's counter answers.
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        *,
+        nvml: Any = None,
+        clock: Clock | None = None,
+        strangers: Callable[[Iterable[int]], list[int]] | None = None,
+    ) -> None:
+        """Find the devices by UUID and probe each one's counter.
+
+        Args:
+            devices: what to meter.
+            nvml: the module pynvml, or something with its functions.
+            clock: the host's clock, or a virtual one.
+            strangers: which of some process ids belong to somebody else; by default those that are neither this
+                process nor its descendants.
 
         Raises:
-            MeterError: NVML does not start, or a device has no working counter.
+            MeterError: NVML does not start, or a device offers neither counter nor power.
         """
-        try:
-            pynvml.nvmlInit()
-            self._handles = {d.uuid: pynvml.nvmlDeviceGetHandleByUUID(d.uuid) for d in devices}
-            driver = pynvml.nvmlSystemGetDriverVersion()
-        except pynvml.NVMLError as error:
-            raise MeterError(f"NVML cannot reach the devices to meter: {error}") from error
-        for device in devices:
-            try:
-                self._millijoules(device.uuid)
-            except pynvml.NVMLError as error:
-                raise MeterError(
-                    f"GPU {device.index} ({device.name}) has no energy counter ({error}): vGPUs and GPUs "
-                    "before Volta lack it."
-                ) from error
-        self.source = f"NVML energy counter, driver {driver}, {len(devices)} device(s)"
+        if nvml is None:
+            import pynvml
 
-    def open(self) -> "_CounterWindow":
-        """Read every counter; the work may start at once."""
-        return _CounterWindow(self, self.read())
-
-    def read(self) -> dict[str, float]:
-        """Joules since driver load, by device UUID."""
+            nvml = pynvml
+        self.nvml = nvml
+        self.clock: Clock = clock or SystemClock()
+        self._strangers = strangers or strangers_to_this_process
         try:
-            return {uuid: self._millijoules(uuid) / 1000 for uuid in self._handles}
-        except pynvml.NVMLError as error:
-            raise MeterError(f"the energy counter stopped answering: {error}") from error
+            nvml.nvmlInit()
+            self.handles = {device.uuid: nvml.nvmlDeviceGetHandleByUUID(device.uuid) for device in devices}
+            driver = nvml.nvmlSystemGetDriverVersion()
+            self.counted = [device.uuid for device in devices if self._has_counter(device.uuid)]
+            for device in devices:
+                if device.uuid not in self.counted:
+                    self._power(device.uuid)
+        except nvml.NVMLError as error:
+            raise MeterError(f"NVML cannot meter these devices: {error}") from error
+        self._grids: dict[str, TickGrid] = {}
+        self._idle: dict[str, tuple[Tick, Tick]] = {}
+        whole = len(self.counted) == len(devices)
+        self.method = "nvml-counter" if whole else "nvml-power"
+        what = "energy counter at its ticks" if whole else "instant power, integrated (no energy counter)"
+        self.source = f"NVML {what}, driver {driver}, {len(devices)} device(s)"
+
+    def open(self) -> "_Window":
+        """Wait for ticks of the idle devices, up to 0.2 s; less when the last window has just closed."""
+        window = _Window(self)
+        try:
+            for uuid in self.counted:
+                self._find_grid(uuid)
+            window.idle = self._idle_ticks()
+            window.trouble += self._conditions()
+        except (self.nvml.NVMLError, StaleCounterError) as error:
+            window.trouble.append(self.explain(error))
+        window.watch()
+        return window
 
     def shutdown(self) -> None:
         """Release NVML."""
-        pynvml.nvmlShutdown()
+        self.nvml.nvmlShutdown()
 
-    def _millijoules(self, uuid: str) -> Any:
-        return pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handles[uuid])
+    def ticks(self, after: float, count: int) -> dict[str, tuple[Tick, ...]]:
+        """Consecutive ticks of every counter, the first after a moment.
+
+        Raises:
+            StaleCounterError: a counter stands still.
+        """
+        found: dict[str, list[Tick]] = {uuid: [] for uuid in self.counted}
+        due = {uuid: self._grids[uuid].after(after) + GUARD_SECONDS for uuid in self.counted}
+        while due:
+            uuid = min(due, key=lambda name: due[name])
+            self.clock.sleep(due[uuid] - self.clock.monotonic())
+            found[uuid].append(self._read_at_tick(uuid, found[uuid][-1] if found[uuid] else None))
+            due[uuid] = found[uuid][-1].at + PERIOD_SECONDS + GUARD_SECONDS
+            if len(found[uuid]) == count:
+                del due[uuid]
+        return {uuid: tuple(ticks) for uuid, ticks in found.items()}
+
+    def remember_idle(self, ticks: dict[str, tuple[Tick, ...]]) -> None:
+        """Keep the ticks after a window whose power had come down: if nothing runs since, they serve the next."""
+        self._idle = {uuid: (tail[0], tail[-1]) for uuid, tail in ticks.items() if len(tail) == 2}
+
+    def explain(self, error: Exception) -> Invalid:
+        """The reason code and sentence for what NVML or a counter said."""
+        if isinstance(error, StaleCounterError):
+            return Invalid("stale-counter", f"{error}: is the driver alive? Check nvidia-smi, reload the driver")
+        if isinstance(error, getattr(self.nvml, "NVMLError_GpuIsLost", ())):
+            return Invalid("device-lost", f"a device fell off the bus ({error}): reset it or reboot, and run again")
+        return Invalid("nvml-error", f"NVML stopped answering ({error}): check nvidia-smi and run again")
+
+    def conditions_after(self, records: dict[str, witness.Record]) -> list[Invalid]:
+        """What makes a window invalid, as seen within it and at its end."""
+        return [*self._events(records), *self._conditions()]
+
+    def _has_counter(self, uuid: str) -> bool:
+        try:
+            return int(self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handles[uuid])) > 0
+        except self.nvml.NVMLError_NotSupported:
+            return False
+
+    def _power(self, uuid: str) -> float:
+        (value,) = self.nvml.nvmlDeviceGetFieldValues(self.handles[uuid], [self.nvml.NVML_FI_DEV_POWER_INSTANT])
+        if value.nvmlReturn != 0:
+            raise MeterError(f"{uuid} offers neither an energy counter nor instant power: it cannot be metered")
+        return float(value.value.uiVal) / 1000
+
+    def _read(self, uuid: str) -> tuple[float, float, float]:
+        """When a read began, when it ended, and the joules it returned."""
+        begun = self.clock.monotonic()
+        millijoules = self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handles[uuid])
+        return begun, self.clock.monotonic(), millijoules / 1000
+
+    def _read_at_tick(self, uuid: str, previous: Tick | None) -> Tick:
+        for _ in range(LATE_TRIES):
+            begun, ended, joules = self._read(uuid)
+            tick = self._grids[uuid].seen_by(begun, ended)
+            if tick is not None and (previous is None or joules != previous.joules):
+                return Tick(tick, joules)
+            self.clock.sleep(GUARD_SECONDS if tick is None else 0.01)
+        raise StaleCounterError(f"the energy counter of {uuid} stands still")
+
+    def _find_grid(self, uuid: str) -> None:
+        now = self.clock.monotonic()
+        if uuid in self._grids and now - self._grids[uuid].found < VALID_SECONDS:
+            return
+        brackets: list[tuple[float, float]] = []
+        begun, _, joules = self._read(uuid)
+        while len(brackets) < CALIBRATION_TICKS:
+            if self.clock.monotonic() - now > (CALIBRATION_TICKS + 5) * PERIOD_SECONDS:
+                raise StaleCounterError(f"the energy counter of {uuid} stands still")
+            last_begun = begun
+            begun, ended, later = self._read(uuid)
+            if later != joules:
+                brackets.append((last_begun, ended))
+                joules = later
+        self._grids[uuid] = grid_from(brackets, now=self.clock.monotonic())
+
+    def _idle_ticks(self) -> dict[str, tuple[Tick, Tick]]:
+        """Two ticks with nothing running between them, for every counter.
+
+        Where the last window's tail was idle and the counter has gone on as slowly since, that tail serves again.
+        Otherwise ticks are read until two intervals in a row agree: power has come down.
+        """
+        ticks = self.ticks(self.clock.monotonic() - PERIOD_SECONDS, 1)
+        if self._idle.keys() == ticks.keys() and all(self._still_idle(u, now) for u, (now,) in ticks.items()):
+            return {uuid: (self._idle[uuid][0], now) for uuid, (now,) in ticks.items()}
+        read = self.ticks(self.clock.monotonic(), 3)
+        for _ in range(SETTLING_TICKS):
+            if all(abs(slope(two, three) - slope(one, two)) < SETTLED_WATTS for one, two, three in read.values()):
+                break
+            more = self.ticks(max(ticks[-1].at for ticks in read.values()) + GUARD_SECONDS, 1)
+            read = {uuid: (*ticks[1:], *more[uuid]) for uuid, ticks in read.items()}
+        return {uuid: (ticks[0], ticks[-1]) for uuid, ticks in read.items()}
+
+    def _still_idle(self, uuid: str, now: Tick) -> bool:
+        earlier, later = self._idle[uuid]
+        return now.at > later.at and abs(slope(later, now) - slope(earlier, later)) < SETTLED_WATTS
+
+    def _events(self, records: dict[str, witness.Record]) -> list[Invalid]:
+        thermal = (
+            self.nvml.nvmlClocksThrottleReasonHwThermalSlowdown
+            | self.nvml.nvmlClocksThrottleReasonSwThermalSlowdown
+        )
+        brake = self.nvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown
+        events = 0
+        for record in records.values():
+            events |= record.events
+        found = []
+        if events & thermal:
+            found.append(Invalid("thermal-slowdown", "a device slowed down because it was hot: check its cooling"))
+        if events & brake:
+            found.append(Invalid("power-brake", "the host's power brake slowed a device: check the power supply"))
+        return found
+
+    def _conditions(self) -> list[Invalid]:
+        found = []
+        for uuid, handle in self.handles.items():
+            pids = [process.pid for process in self.nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+            if foreign := self._strangers(pids):
+                says = f"other processes are on the device: pid {', '.join(map(str, foreign))}; end or move them"
+                found.append(Invalid("foreign-process", f"{uuid}: {says}"))
+            try:
+                mig = self.nvml.nvmlDeviceGetMigMode(handle)[0]
+            except self.nvml.NVMLError_NotSupported:
+                mig = 0
+            if mig:
+                says = "readings are of the whole card, whatever an instance draws; turn it off to meter"
+                found.append(Invalid("mig-on", f"{uuid}: multi-instance mode is on: {says}"))
+        return found
 
 
-class _CounterWindow:
-    def __init__(self, meter: NvmlCounterMeter, before: dict[str, float]) -> None:
+class _Window:
+    def __init__(self, meter: NvmlMeter) -> None:
         self._meter = meter
-        self._before = before
+        self.idle: dict[str, tuple[Tick, Tick]] = {}
+        self.trouble: list[Invalid] = []
+
+    def watch(self) -> None:
+        self._witness = witness.Witness(self._meter.nvml, self._meter.handles, self._meter.clock)
 
     def abandon(self) -> None:
-        pass
+        """Stop watching."""
+        self._witness.stop()
 
     def close(self, started: float, ended: float) -> Reading:
-        after = self._meter.read()
-        spent = {uuid: after[uuid] - joules for uuid, joules in self._before.items()}
-        seconds = ended - started
-        reasons: list[Invalid] = []
-        for uuid, joules in spent.items():
-            advice = f"was the driver reloaded, or is device {uuid} gone? Check nvidia-smi and run again"
-            reasons += no_energy(joules, seconds, advice)
-        total = sum(spent.values())
+        """Wait for ticks after the work, up to 0.4 s, and take off what was drawn outside it."""
+        meter = self._meter
+        tails: dict[str, tuple[Tick, ...]] = {}
+        if not self.trouble:
+            try:
+                tails = self._tails(ended)
+                meter.remember_idle(tails)
+            except (meter.nvml.NVMLError, StaleCounterError) as error:
+                self.trouble.append(meter.explain(error))
+            if len(meter.counted) < len(meter.handles):
+                meter.clock.sleep(ended + 2 * witness.EDGE_SECONDS - meter.clock.monotonic())
+        records = self._witness.stop()
+        if not self.trouble:
+            try:
+                self.trouble += meter.conditions_after(records)
+            except meter.nvml.NVMLError as error:
+                self.trouble.append(meter.explain(error))
+        if ended <= started:
+            self.trouble.append(Invalid("no-time", "the window has no length: the work reported no duration"))
+        parts = [] if self.trouble else [self._part(u, tails, records[u], started, ended) for u in meter.handles]
         return Reading(
-            joules=total,
-            seconds=seconds,
-            # A tick of mean power is lost or gained at either end, each uniformly distributed.
-            uncertainty_joules=abs(total) / max(seconds, TICK_SECONDS) * TICK_SECONDS * (2 / 12) ** 0.5,
-            method=self._meter.method,
-            devices=tuple(DeviceReading(device=uuid, joules=joules) for uuid, joules in spent.items()),
-            invalid=tuple(reasons),
+            joules=sum(part.joules for part, _ in parts),
+            seconds=ended - started,
+            uncertainty_joules=math.hypot(*(uncertainty for _, uncertainty in parts)),
+            method=meter.method,
+            devices=tuple(part for part, _ in parts),
+            invalid=tuple(self.trouble),
         )
+
+    def _tails(self, ended: float) -> dict[str, tuple[Tick, ...]]:
+        """Two ticks after the work; a third where power has not yet come down to idle."""
+        if not self._meter.counted:
+            return {}
+        tails = self._meter.ticks(ended + LAG_SECONDS, 2)
+        if any(slope(*tails[uuid]) - slope(*self.idle[uuid]) > SETTLED_WATTS for uuid in tails):
+            more = self._meter.ticks(max(tail[-1].at for tail in tails.values()) + GUARD_SECONDS, 1)
+            tails = {uuid: (*tail, *more[uuid]) for uuid, tail in tails.items()}
+        return tails
+
+    def _part(
+        self,
+        uuid: str,
+        tails: dict[str, tuple[Tick, ...]],
+        record: witness.Record,
+        started: float,
+        ended: float,
+    ) -> tuple[DeviceReading, float]:
+        memory = record.memory_watts
+        memory_joules = sum(memory) / len(memory) * (ended - started) if memory else None
+        if uuid not in tails:
+            found = self._integrated(uuid, record, started, ended)
+        else:
+            spread = record.spread(started, ended)
+            found = energy(Edges(self.idle[uuid], tails[uuid]), started, ended, power_spread_watts=spread)
+            self._compare(uuid, found, record, started, ended)
+        if found.joules <= 0 and not self.trouble:
+            code = "counter-reset" if found.joules < 0 else "no-energy"
+            says = "was the driver reloaded within the window?" if found.joules < 0 else "did the work run there?"
+            self.trouble.append(Invalid(code, f"{uuid}: {found.joules:.3g} J in {ended - started:.3g} s: {says}"))
+        part = DeviceReading(device=uuid, joules=found.joules, memory_joules=memory_joules)
+        return part, found.uncertainty
+
+    def _integrated(self, uuid: str, record: witness.Record, started: float, ended: float) -> Energy:
+        """Energy by integrating instant power: for a device without a counter."""
+        idle = min(record.watts, default=0.0)
+        joules = record.joules(started, ended, idle)
+        if joules is None:
+            self.trouble.append(Invalid("no-power", f"{uuid}: no power was read within the window: {record.error}"))
+            return Energy(0.0, 0.0, idle)
+        edges = 0.5 * witness.EDGE_SECONDS * (record.peak() - idle)
+        return Energy(joules, math.hypot(edges, POWER_UNCERTAINTY * joules), idle)
+
+    def _compare(self, uuid: str, found: Energy, record: witness.Record, started: float, ended: float) -> None:
+        """Counter and witness must agree within what the witness can see."""
+        seen = record.joules(started, ended, found.idle_watts)
+        if seen is None or found.joules <= 0:
+            return
+        highest = max(record.peak(), found.joules / (ended - started))
+        edges = 1.5 * witness.EDGE_SECONDS * max(0.0, highest - found.idle_watts)
+        bound = witness.DISAGREEMENT * found.joules + edges + 4 * found.uncertainty
+        if abs(seen - found.joules) > bound:
+            says = (
+                f"counter {found.joules:.4g} J, integrated power {seen:.4g} J, at most {bound:.3g} J apart expected"
+            )
+            self.trouble.append(Invalid("witness-disagrees", f"{uuid}: {says}; run again, and llm-energy doctor"))
+
+
+def strangers_to_this_process(pids: Iterable[int]) -> list[int]:
+    """Process ids that exist here and are neither this process nor its descendants.
+
+    In a container NVML may report ids of the host, which mean nothing here and are left out.
+    """
+    own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+    return [pid for pid in pids if pid not in own and psutil.pid_exists(pid)]

@@ -88,7 +88,7 @@ class SimulatedDevice:
     phase: float = 0.037
     jitter_seconds: float = 0.0015
     lag_seconds: float = 0.005
-    tick_noise: float = 0.004
+    tick_noise: float = 0.007
     read_seconds: float = 0.0035
     counter: bool = True
     memory_share: float | None = 0.3
@@ -102,6 +102,7 @@ class SimulatedDevice:
     _starts: list[float] = field(default_factory=list)
     _pieces: list[tuple[float, float, float]] = field(default_factory=list)
     _sums: list[float] = field(default_factory=list)
+    _errors: dict[int, float] = field(default_factory=dict)
 
     def work(self, started: float, ended: float, watts: float) -> None:
         """Draw that much between two moments, and decay to idle afterwards; in order of time."""
@@ -136,16 +137,26 @@ class SimulatedDevice:
         """What the counter shows: the value of its last tick."""
         number = math.floor((min(moment, self.stuck_at) - self.phase) / 0.1)
         tick = self.phase + number * 0.1
-        generator = random.Random(hash((self.seed, number)))
-        late = abs(generator.gauss(0, self.jitter_seconds)) * 0.5
+        late = abs(self._random(number, "late")) * self.jitter_seconds / 2
         if moment - tick < late and moment < self.stuck_at:
-            tick -= 0.1
-            generator = random.Random(hash((self.seed, number - 1)))
-            generator.gauss(0, 1)
-        seen = tick - self.lag_seconds + generator.gauss(0, self.jitter_seconds) * 0.7
-        noise = self.tick_noise * self.watts(seen) * 0.1 * generator.gauss(0, 1)
-        shown = self._total(seen) + noise
+            number, tick = number - 1, tick - 0.1
+        seen = tick - self.lag_seconds + self._random(number, "seen") * self.jitter_seconds * 0.7
+        shown = self._total(seen) + self._sensor_error(number)
         return shown if moment < self.reset_at else shown - self._total(self.reset_at)
+
+    def _sensor_error(self, number: int) -> float:
+        """What the sensor has been wrong by up to a tick: each tick's error stays in the counter."""
+        if not self._errors:
+            self._errors[number] = 0.0
+        for n in range(max(self._errors) + 1, number + 1):
+            end = self.phase + n * 0.1 - self.lag_seconds
+            drawn = self.true_joules(end - 0.1, end)
+            self._errors[n] = self._errors[n - 1] + self.tick_noise * drawn * self._random(n, "sensor")
+        return self._errors.get(number, 0.0)
+
+    def _random(self, number: int, what: str) -> float:
+        """A standard normal deviate that is the same whenever it is asked for."""
+        return random.Random(f"{self.seed} {number} {what}").gauss(0, 1)
 
     def instant_watts(self, moment: float) -> float:
         """Mean power of the last 25 ms of the last tick."""
@@ -195,21 +206,21 @@ class SimulatedNvml:
         self._clock = clock
         self._devices = {device.uuid: device for device in devices}
 
-    def nvmlInit(self) -> None:  # noqa: N802 - names are NVML's
+    def nvmlInit(self) -> None:
         """Nothing to load."""
 
-    def nvmlShutdown(self) -> None:  # noqa: N802
+    def nvmlShutdown(self) -> None:
         """Nothing to release."""
 
-    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+    def nvmlSystemGetDriverVersion(self) -> str:
         """No driver."""
         return "simulated"
 
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> SimulatedDevice:  # noqa: N802
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> SimulatedDevice:
         """The device itself."""
         return self._devices[uuid]
 
-    def nvmlDeviceGetTotalEnergyConsumption(self, device: SimulatedDevice) -> int:  # noqa: N802
+    def nvmlDeviceGetTotalEnergyConsumption(self, device: SimulatedDevice) -> int:
         """Millijoules; the value is that of some moment within the read."""
         self._present(device)
         if not device.counter:
@@ -219,7 +230,7 @@ class SimulatedNvml:
         self._clock.sleep(device.read_seconds / 2)
         return round(joules * 1000)
 
-    def nvmlDeviceGetFieldValues(self, device: SimulatedDevice, fields: list[Any]) -> list[FieldValue]:  # noqa: N802
+    def nvmlDeviceGetFieldValues(self, device: SimulatedDevice, fields: list[Any]) -> list[FieldValue]:
         """Instant power, and the memory's average."""
         self._present(device)
         now = self._clock.monotonic()
@@ -234,22 +245,22 @@ class SimulatedNvml:
                 answers.append(FieldValue(0, Milliwatts(round(watts * 1000))))
         return answers
 
-    def nvmlDeviceGetPowerUsage(self, device: SimulatedDevice) -> int:  # noqa: N802
+    def nvmlDeviceGetPowerUsage(self, device: SimulatedDevice) -> int:
         """Average power of the last second, in milliwatts."""
         self._present(device)
         return round(device.average_watts(self._clock.monotonic()) * 1000)
 
-    def nvmlDeviceGetCurrentClocksEventReasons(self, device: SimulatedDevice) -> int:  # noqa: N802
+    def nvmlDeviceGetCurrentClocksEventReasons(self, device: SimulatedDevice) -> int:
         """Why clocks are as they are."""
         self._present(device)
-        return _latest(device.events, self._clock.monotonic(), 0)
+        return int(_latest(device.events, self._clock.monotonic(), 0))
 
-    def nvmlDeviceGetComputeRunningProcesses(self, device: SimulatedDevice) -> list[Process]:  # noqa: N802
+    def nvmlDeviceGetComputeRunningProcesses(self, device: SimulatedDevice) -> list[Process]:
         """Processes on the device."""
         self._present(device)
         return [Process(pid) for pid in _latest(device.processes, self._clock.monotonic(), ())]
 
-    def nvmlDeviceGetMigMode(self, device: SimulatedDevice) -> list[int]:  # noqa: N802
+    def nvmlDeviceGetMigMode(self, device: SimulatedDevice) -> list[int]:
         """Present and pending mode."""
         self._present(device)
         return [int(device.mig), int(device.mig)]

@@ -3,18 +3,14 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
 import pytest
 
 from pytest_llm_energy.errors import MeterError, UsageError
-from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.metering.choice import choose_meter
 from pytest_llm_energy.metering.codecarbon import CodeCarbonMeter
 from pytest_llm_energy.metering.rapl import RaplMeter
-
-GPU = Device(index=0, uuid="GPU-0", name="NVIDIA H200")
 
 
 def zone(root: Path, number: int, name: str, microjoules: int, ceiling: int = 1_000_000) -> Path:
@@ -57,58 +53,6 @@ def test_rapl_that_goes_away_is_an_error(tmp_path: Path) -> None:
 def test_no_rapl_is_said(tmp_path: Path) -> None:
     with pytest.raises(MeterError, match="no readable RAPL package"):
         RaplMeter(tmp_path)
-
-
-class NvmlError(Exception):
-    """Stands in for pynvml's."""
-
-
-@pytest.fixture
-def counter(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What the driver's energy counter answers, one entry per read."""
-    answers: list[object] = []
-
-    def read(handle: object) -> object:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    module = types.ModuleType("pynvml")
-    vars(module).update(
-        NVMLError=NvmlError,
-        nvmlInit=lambda: None,
-        nvmlShutdown=lambda: None,
-        nvmlDeviceGetHandleByUUID=lambda uuid: uuid,
-        nvmlSystemGetDriverVersion=lambda: "580.1",
-        nvmlDeviceGetTotalEnergyConsumption=read,
-    )
-    monkeypatch.setitem(sys.modules, "pynvml", module)
-    monkeypatch.delitem(sys.modules, "pytest_llm_energy.metering.nvml", raising=False)
-    return answers
-
-
-@pytest.mark.parametrize(("after", "codes"), [(1_700_000, []), (1_000_000, ["no-energy"]), (5, ["counter-reset"])])
-def test_the_nvml_counter_counts_only_when_it_grows(counter: list[object], after: int, codes: list[str]) -> None:
-    counter += [1_000_000, 1_000_000, after]
-    reading = choose_meter("nvml", [GPU]).open().close(0.0, 1.0)
-    assert [reason.code for reason in reading.invalid] == codes
-    if not codes:
-        assert reading.joules == pytest.approx(700)
-        assert reading.uncertainty_joules == pytest.approx(700 * 0.1 * (2 / 12) ** 0.5)
-
-
-def test_a_device_without_a_counter_is_refused_by_name(counter: list[object]) -> None:
-    counter.append(NvmlError("Not Supported"))
-    with pytest.raises(MeterError, match=r"GPU 0 \(NVIDIA H200\) has no energy counter \(Not Supported\)"):
-        choose_meter("nvml", [GPU])
-
-
-def test_a_device_lost_in_a_window_is_an_error(counter: list[object]) -> None:
-    counter += [1, 1, NvmlError("GPU is lost")]
-    window = choose_meter("nvml", [GPU]).open()
-    with pytest.raises(MeterError, match="GPU is lost"):
-        window.close(0.0, 1.0)
 
 
 def test_nvml_without_a_gpu_and_unknown_meters_are_refused() -> None:

@@ -1,0 +1,196 @@
+import math
+import random
+import statistics
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from pytest_llm_energy.hardware.detection import Device
+from pytest_llm_energy.metering.meter import Reading
+from pytest_llm_energy.metering.nvml import NvmlMeter
+from pytest_llm_energy.metering.simulated import SimulatedDevice, SimulatedNvml, VirtualClock
+
+Plant = Callable[[SimulatedDevice, float], None]
+"""Plants a fault in a device, given the present moment."""
+
+
+def everybody(pids: Iterable[int]) -> list[int]:
+    return list(pids)
+
+
+class Bench:
+    """Simulated devices, the meter on them, and their clock."""
+
+    def __init__(self, *devices: SimulatedDevice) -> None:
+        self.devices = devices
+        self.clock = VirtualClock()
+        self.meter = NvmlMeter(
+            [Device(index=index, uuid=device.uuid, name="simulated") for index, device in enumerate(devices)],
+            nvml=SimulatedNvml(self.clock, *devices),
+            clock=self.clock,
+            strangers=everybody,
+        )
+
+    def window(
+        self, length: float, watts: float = 600.0, *, delay: float = 0.0, plant: Plant | None = None
+    ) -> tuple[Reading, list[float]]:
+        """One metered window of constant work after a delay, with the joules each device truly drew in it."""
+        window = self.meter.open()
+        self.clock.sleep(delay)
+        started = self.clock.monotonic()
+        ended = started + length
+        for device in self.devices:
+            device.work(started, ended, watts)
+            if plant:
+                plant(device, started)
+        self.clock.sleep(length + 0.001)
+        reading = window.close(started, ended)
+        return reading, [device.true_joules(started, ended) for device in self.devices]
+
+
+def root_mean_square(values: Iterable[float]) -> float:
+    return math.sqrt(statistics.fmean(value * value for value in values))
+
+
+def test_ten_thousand_windows_lie_within_their_uncertainty(capsys: pytest.CaptureFixture[str]) -> None:
+    rnd = random.Random(20)
+    short: list[float] = []
+    long: list[float] = []
+    sigmas: list[float] = []
+    invalid: list[str] = []
+    for number in range(100):
+        phase, idle = rnd.uniform(0, 0.1), rnd.uniform(80, 130)
+        bench = Bench(SimulatedDevice(phase=phase, idle_watts=idle, seed=number))
+        for _ in range(100):
+            bench.clock.sleep(rnd.uniform(0, 1) if rnd.random() < 0.5 else 0.0)
+            length = math.exp(rnd.uniform(math.log(0.1), math.log(2.0)))
+            reading, (truth,) = bench.window(length, rnd.uniform(300, 900), delay=rnd.uniform(0, 0.1))
+            if not reading.valid:
+                invalid += [reason.code for reason in reading.invalid]
+                continue
+            (short if length < 0.25 else long).append(reading.joules / truth - 1)
+            sigmas.append((reading.joules - truth) / reading.uncertainty_joules)
+    coverage = statistics.fmean(abs(sigma) <= 2 for sigma in sigmas)
+    with capsys.disabled():
+        print(
+            f"\n{len(sigmas)} windows, {len(invalid)} invalid {sorted(set(invalid))}: 2 sigma cover {coverage:.2%},"
+            f" sd {statistics.pstdev(sigmas):.2f} sigma; one-window rmse {root_mean_square(short):.2%} "
+            f"({len(short)} below 0.25 s), {root_mean_square(long):.2%} ({len(long)} from 0.25 s)"
+        )
+    assert not invalid
+    assert len(sigmas) >= 10_000
+    assert coverage >= 0.93
+    assert root_mean_square(short) < 0.02
+    assert root_mean_square(long) < 0.01
+
+
+def test_devices_metered_at_once_each_get_their_own_joules() -> None:
+    phases = (0.003, 0.028, 0.055, 0.091)
+    bench = Bench(*(SimulatedDevice(uuid=f"GPU-{n}", phase=phase, seed=n) for n, phase in enumerate(phases)))
+    reading, truths = bench.window(1.0, 700)
+    assert reading.valid
+    assert [part.device for part in reading.devices] == ["GPU-0", "GPU-1", "GPU-2", "GPU-3"]
+    own = reading.uncertainty_joules / 2  # four alike, added in squares
+    for part, truth in zip(reading.devices, truths, strict=True):
+        assert part.joules == pytest.approx(truth, abs=5 * own)
+        assert part.memory_joules is not None
+        assert 0 < part.memory_joules < part.joules
+    assert sum(part.joules for part in reading.devices) == pytest.approx(reading.joules)
+
+
+def reset(device: SimulatedDevice, now: float) -> None:
+    device.reset_at = now + 0.5
+
+
+def stuck(device: SimulatedDevice, now: float) -> None:
+    device.stuck_at = now + 0.5
+
+
+def lost(device: SimulatedDevice, now: float) -> None:
+    device.lost_at = now + 0.5
+
+
+def event(bit: int) -> Plant:
+    def plant(device: SimulatedDevice, now: float) -> None:
+        device.events += [(now + 0.4, bit), (now + 0.6, 0)]
+
+    return plant
+
+
+def visited(device: SimulatedDevice, now: float) -> None:
+    device.processes.append((now + 0.5, (4711,)))
+
+
+def partitioned(device: SimulatedDevice, now: float) -> None:
+    device.mig = True
+
+
+@pytest.mark.parametrize(
+    ("plant", "code"),
+    [
+        pytest.param(reset, "counter-reset", id="driver-reloaded"),
+        pytest.param(stuck, "stale-counter", id="counter-stands-still"),
+        pytest.param(lost, "device-lost", id="device-lost"),
+        pytest.param(event(0x40), "thermal-slowdown", id="hardware-thermal"),
+        pytest.param(event(0x20), "thermal-slowdown", id="software-thermal"),
+        pytest.param(event(0x80), "power-brake", id="power-brake"),
+        pytest.param(visited, "foreign-process", id="foreign-process"),
+        pytest.param(partitioned, "mig-on", id="mig-turned-on"),
+    ],
+)
+def test_a_fault_within_a_window_makes_it_invalid_by_its_own_code(plant: Plant, code: str) -> None:
+    bench = Bench(SimulatedDevice())
+    before, _ = bench.window(1.0)
+    assert before.valid
+    reading, _ = bench.window(1.0, plant=plant)
+    assert code in [reason.code for reason in reading.invalid]
+    assert not reading.valid
+
+
+@pytest.mark.parametrize(
+    ("plant", "code"),
+    [
+        pytest.param(lambda device, now: setattr(device, "lost_at", now), "device-lost", id="device-lost"),
+        pytest.param(lambda device, now: setattr(device, "stuck_at", now), "stale-counter", id="stands-still"),
+        pytest.param(lambda device, now: device.processes.append((now, (4711,))), "foreign-process", id="foreign"),
+        pytest.param(partitioned, "mig-on", id="mig-on"),
+    ],
+)
+def test_a_fault_before_a_window_makes_it_invalid_by_its_own_code(plant: Plant, code: str) -> None:
+    device = SimulatedDevice()
+    bench = Bench(device)
+    plant(device, bench.clock.monotonic())
+    reading, _ = bench.window(1.0)
+    assert code in [reason.code for reason in reading.invalid]
+    assert not reading.valid
+
+
+def test_a_power_cap_alone_leaves_a_reading_valid() -> None:
+    reading, (truth,) = Bench(SimulatedDevice()).window(1.0, plant=event(0x4))
+    assert reading.valid
+    assert reading.joules == pytest.approx(truth, rel=0.03)
+
+
+def test_a_device_without_a_counter_is_metered_less_exactly_by_its_power() -> None:
+    by_power, (truth,) = Bench(SimulatedDevice(counter=False)).window(2.0)
+    by_counter, _ = Bench(SimulatedDevice()).window(2.0)
+    assert (by_power.method, by_counter.method) == ("nvml-power", "nvml-counter")
+    assert by_power.valid
+    assert by_power.joules == pytest.approx(truth, abs=3 * by_power.uncertainty_joules)
+    assert by_power.uncertainty_joules > by_counter.uncertainty_joules
+
+
+def test_a_window_of_no_length_is_invalid() -> None:
+    reading, _ = Bench(SimulatedDevice()).window(0.0)
+    assert "no-time" in [reason.code for reason in reading.invalid]
+    assert not reading.valid
+
+
+def test_windows_back_to_back_are_as_exact_as_others() -> None:
+    bench = Bench(SimulatedDevice())
+    errors = []
+    for _ in range(20):
+        reading, (truth,) = bench.window(0.25)
+        assert reading.valid
+        errors.append(reading.joules / truth - 1)
+    assert root_mean_square(errors) < 0.02
