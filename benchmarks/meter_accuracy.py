@@ -1,11 +1,16 @@
 """How right one window is, per meter: ours beside Zeus, CodeCarbon, a counter difference and power polling.
 
-    python benchmarks/meter_accuracy.py [--json FILE] [--plot FILE.png] [--windows 10] [--device 0]
+    python benchmarks/meter_accuracy.py [--json FILE] [--plot FILE.png] [--windows 10] [--device 0] [--works NAMES]
+    python benchmarks/meter_accuracy.py --read FILE [--plot FILE.png]
 
 Bursts of a matrix product and of a memory-bound copy, 40 ms to 4 s, on an otherwise idle NVIDIA device. Every
-burst is the same work; the meters take turns, each with windows of its own. The truth of a burst is amortised: the
-counter over a whole pass of bursts, less the measured energy of the gaps between them, divided by their number.
-Meters that are not installed are left out, and said.
+burst is the same work; the meters take turns, each with windows of its own that begin anywhere between the
+counter's ticks. In between come as many bursts for the truth, at moments spread evenly over the ticks, each the
+counter's difference between ticks around it less the measured energy of the gaps; a robust line through them
+(Theil-Sen: energy creeps as the device warms) is what every window is held against. The product is in single
+precision, which leaves an H200 below its power cap, so that its bursts are alike; ``capped-gemm`` is the same in
+bfloat16, whose bursts truly differ since the cap moves the clocks. Meters that are not installed are left out, and
+said.
 """
 
 import argparse
@@ -18,19 +23,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import theilslopes
 from tabulate import tabulate
 
 from pytest_llm_energy.hardware.detection import detect
-from pytest_llm_energy.metering.nvml import NvmlMeter
+from pytest_llm_energy.metering.edges import Tick, slope
+from pytest_llm_energy.metering.nvml import GOLDEN, LAG_SECONDS, READ_SECONDS, NvmlMeter
+from pytest_llm_energy.metering.ticks import PERIOD_SECONDS, grid_from
 
 LENGTHS = (0.04, 0.1, 0.25, 0.5, 1.0, 4.0)
-GAP_SECONDS = 0.7
-SETTLING_SECONDS = 0.2
+REST_SECONDS = 0.4
+IDLE_SECONDS = 0.1
 OURS = "pytest-llm-energy"
+TRUTH = "truth"
+WARM_UP_BURSTS = 4
 
 Work = Callable[[], tuple[float, float]]
 Instrument = Callable[[Work], dict[str, tuple[float, float | None]]]
@@ -38,38 +50,44 @@ Instrument = Callable[[Work], dict[str, tuple[float, float | None]]]
 
 
 def main() -> None:
-    """Measure, print, and write what was asked for."""
+    """Measure, print, and write what was asked for; or print and plot what was measured before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--windows", type=int, default=10, help="of ours; the others take half as many")
+    parser.add_argument("--read", type=Path, help="print and plot an earlier result")
+    parser.add_argument("--windows", type=int, default=10, help="of ours; the others take fewer")
     parser.add_argument("--device", type=int, default=0)
+    parser.add_argument("--works", default="gemm,copy", help="of gemm, copy, capped-gemm (default: gemm,copy)")
     options = parser.parse_args()
+    report = json.loads(options.read.read_text()) if options.read else _measure(options)
+    print_report(report)
+    if options.plot:
+        plot(report, options.plot)
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
     host = detect()
     if not host.devices:
         sys.exit("meter_accuracy needs an NVIDIA device with an energy counter")
     device = host.devices[options.device]
-    with contextlib.ExitStack() as stack:
-        instruments = dict(_instruments(options.device, device, stack))
-        works = _works(options.device)
-        results = [
-            _measure_pass(name, seconds, run, instruments, options.windows, options.device)
-            for name, run in works.items()
-            for seconds in LENGTHS
-        ]
-    report = {
+    report: dict[str, Any] = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "gpu": device.name,
         "driver": host.driver,
         "cuda": host.cuda,
         "versions": _versions(),
-        "passes": results,
+        "passes": [],
     }
-    print_report(report)
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
-    if options.plot:
-        plot(report, options.plot)
+    with contextlib.ExitStack() as stack:
+        instruments = dict(_instruments(options.device, device, stack))
+        works = _works(options.device)
+        for name in options.works.split(","):
+            for seconds in LENGTHS:
+                found = _measure_pass(name, seconds, works[name], instruments, options.windows, options.device)
+                report["passes"].append(found)
+                if options.json:
+                    options.json.write_text(json.dumps(report, indent=1) + "\n")
+    return report
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -79,7 +97,13 @@ def print_report(report: dict[str, Any]) -> None:
         print(f"\n{quantity} of one window, % of the true energy")
         methods = list(report["passes"][0]["methods"])
         rows = [
-            [p["work"], f"{p['seconds'] * 1000:.0f} ms", f"{p['true_joules']:.1f} J"]
+            [
+                p["work"],
+                f"{p['seconds'] * 1000:.0f} ms",
+                f"{p['true_joules']:.2f} J",
+                f"{p['truth_sd'] / p['true_joules']:.2%}",
+                f"{p['spans_sd'] / p['seconds']:.2%}",
+            ]
             + [
                 f"{p['methods'][m][quantity] * 100:+.2f}"
                 if quantity == "bias"
@@ -88,7 +112,7 @@ def print_report(report: dict[str, Any]) -> None:
             ]
             for p in report["passes"]
         ]
-        print(tabulate(rows, ["work", "burst", "truth", *methods], disable_numparse=True))
+        print(tabulate(rows, ["work", "burst", "truth", "its sd", "burst sd", *methods], disable_numparse=True))
     inside = [abs(z) <= 2 for p in report["passes"] for z in p["methods"][OURS]["z"]]
     share = sum(inside) / len(inside)
     print(f"\ncoverage of our 2-sigma interval: {sum(inside)} of {len(inside)} windows ({share:.1%})")
@@ -101,7 +125,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    works = sorted({p["work"] for p in report["passes"]})
+    works = list(dict.fromkeys(p["work"] for p in report["passes"]))
     figure, axes = pyplot.subplots(1, len(works), figsize=(6 * len(works), 4.5), sharey=True)
     for axis, work in zip(axes, works, strict=True):
         passes = [p for p in report["passes"] if p["work"] == work]
@@ -145,85 +169,117 @@ def _measure_pass(
         spans.append((started, time.monotonic()))
         return spans[-1]
 
-    order = _order(instruments, windows if seconds < 2 else max(2, windows // 3))
-    found: dict[str, list[tuple[float, float | None]]] = {}
-    for _ in range(2):
-        time.sleep(GAP_SECONDS)
+    order = _order(instruments, max(3, round(windows * min(1.6, 0.5 / seconds))))
+    rests = random.Random(name)
+    found: dict[str, list[_Found]] = {}
+    truths: list[tuple[float, float]] = []
+    for _ in range(max(1, WARM_UP_BURSTS - round(seconds))):
+        time.sleep(REST_SECONDS)
         burst()
     spans.clear()
-    begun, joules = _tick(index)
-    gaps: list[float] = []
-    phases = random.Random(name)
-    last = begun
-    for instrument in order:
-        watts = _gap_watts(index)
-        gaps.append(watts * -last)
-        time.sleep(phases.uniform(0, 0.1))  # the gap ended at a tick; windows begin anywhere between ticks
-        for method, reading in instruments[instrument](burst).items():
-            found.setdefault(method, []).append(reading)
-        started, last = spans[-1]
-        gaps[-1] += watts * started
-    watts = _gap_watts(index)
-    ended, total = _tick(index)
-    gaps.append(watts * (ended - last))
-    truth = (total - joules - sum(gaps)) / len(spans)
-    idle_watts = sum(gaps) / (ended - begun - sum(end - start for start, end in spans))
-    methods = {method: _against(truth, readings) for method, readings in found.items()}
+    counter = _Counter(index)
+    for turn in order:
+        time.sleep(REST_SECONDS + rests.uniform(0, 0.1))
+        if turn == TRUTH:
+            joules = _amortised(burst, counter, len(truths) * GOLDEN % 1)
+            truths.append((spans[-1][0], joules))
+            continue
+        for method, (joules, uncertainty) in instruments[turn](burst).items():
+            found.setdefault(method, []).append(_Found(spans[-1][0], joules, uncertainty))
+    creep, level, *_ = theilslopes([joules for _, joules in truths], [at for at, _ in truths])
+    off = [joules - creep * at - level for at, joules in truths]
+    sd = 1.4826 * statistics.median(abs(each) for each in off)
+    truth = creep * statistics.fmean(at for at, _ in truths) + level
+    methods = {method: _against(lambda at: creep * at + level, readings) for method, readings in found.items()}
     ours = methods[OURS]
     print(
-        f"{name} {seconds * 1000:.0f} ms: truth {truth:.2f} J, idle {idle_watts:.1f} W, ours rmse "
-        f"{ours['rmse']:.2%} bias {ours['bias']:+.2%}, z {[round(z, 1) for z in ours['z']]}",
+        f"{name} {seconds * 1000:.0f} ms: truth {truth:.2f} J (bursts {[round(float(each), 1) for each in off]}), "
+        f"ours rmse {ours['rmse']:.2%} bias {ours['bias']:+.2%}, z {[round(float(z), 1) for z in ours['z']]}",
         flush=True,
     )
     return {
         "work": name,
         "seconds": seconds,
         "true_joules": truth,
-        "idle_watts": idle_watts,
+        "truth_sd": 1.25 * sd / math.sqrt(len(truths)),
+        "truths": truths,
+        "creep_watts": creep,
+        "spans_sd": statistics.stdev(end - start for start, end in spans),
         "methods": methods,
-        "spans": [end - start for start, end in spans],
     }
 
 
-def _against(truth: float, readings: list[tuple[float, float | None]]) -> dict[str, Any]:
-    errors = [joules / truth - 1 for joules, _ in readings]
+@dataclass(frozen=True)
+class _Found:
+    """One window of a method: when it began, its joules, their stated uncertainty."""
+
+    at: float
+    joules: float
+    uncertainty: float | None
+
+
+class _Counter:
+    """The device's energy counter, read once per tick: watching it would disturb the sensor behind it."""
+
+    def __init__(self, index: int) -> None:
+        import pynvml
+
+        self._read = partial(pynvml.nvmlDeviceGetTotalEnergyConsumption, pynvml.nvmlDeviceGetHandleByIndex(index))
+        brackets: list[tuple[float, float]] = []
+        begun, joules = time.monotonic(), self._read()
+        while len(brackets) < 5:
+            last, begun = begun, time.monotonic()
+            if (later := self._read()) != joules:
+                brackets.append((last, time.monotonic()))
+                joules = later
+        self._grid = grid_from(brackets, now=time.monotonic())
+
+    def tick(self, after: float) -> Tick:
+        """The first tick after a moment."""
+        at = self._grid.after(after)
+        time.sleep(max(0.0, at + READ_SECONDS - time.monotonic()))
+        return Tick(at, self._read() / 1000)
+
+
+def _amortised(burst: Work, counter: _Counter, phase: float) -> float:
+    """One burst's share of the truth: the counter between ticks around it, less the measured gaps, in joules.
+
+    It starts at a phase, 0 to 1, of the ticks: the counter errs by where in a tick work starts and ends, and over
+    phases spread evenly that cancels.
+    """
+    rested = counter.tick(time.monotonic())
+    before = counter.tick(rested.at + IDLE_SECONDS)
+    time.sleep(before.at + (1 + phase) * PERIOD_SECONDS - time.monotonic())
+    started, ended = burst()
+    after = counter.tick(ended + LAG_SECONDS)
+    cooled = counter.tick(after.at + IDLE_SECONDS)
+    lead = slope(rested, before) * (started - before.at)
+    tail = slope(after, cooled) * (after.at - ended)
+    return after.joules - before.joules - lead - tail
+
+
+def _against(truth: Callable[[float], float], readings: list[_Found]) -> dict[str, Any]:
+    errors = [found.joules / truth(found.at) - 1 for found in readings]
     return {
-        "joules": [joules for joules, _ in readings],
+        "at": [found.at for found in readings],
+        "joules": [found.joules for found in readings],
         "rmse": math.sqrt(statistics.fmean(error**2 for error in errors)),
         "bias": statistics.fmean(errors),
-        "z": [(joules - truth) / uncertainty for joules, uncertainty in readings if uncertainty],
+        "z": [(found.joules - truth(found.at)) / found.uncertainty for found in readings if found.uncertainty],
     }
 
 
 def _order(instruments: dict[str, Instrument], windows: int) -> list[str]:
-    """Ours in every second turn, the others one after another in between."""
+    """Ours and bursts for the truth in turn; the others in between, at most three times."""
     others = [name for name in instruments if name != OURS]
+    times = min(3, windows // 3)
+    turns = {round(number * windows / times) for number in range(times)}
     order = []
     for number in range(windows):
-        order.append(OURS)
-        if number % 2 == 0:
+        order += [OURS, TRUTH] if number % 2 else [TRUTH, OURS]
+        if number in turns:
             order += others
     return order
-
-
-def _gap_watts(index: int) -> float:
-    """Idle power within the gap before a burst, from the counter's ticks; the gap's first part is left out."""
-    time.sleep(SETTLING_SECONDS)
-    begun, joules = _tick(index)
-    time.sleep(GAP_SECONDS - SETTLING_SECONDS)
-    ended, later = _tick(index)
-    return (later - joules) / (ended - begun)
-
-
-def _tick(index: int) -> tuple[float, float]:
-    """Watch the counter until it advances: when, and the joules then."""
-    import pynvml
-
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    first = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    while (joules := pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) == first:
-        pass
-    return time.monotonic(), joules / 1000
 
 
 def _seconds_per_repeat(run: Callable[[int], None]) -> float:
@@ -245,10 +301,17 @@ def _works(index: int) -> dict[str, Callable[[int], None]]:
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
     b = torch.randn_like(a)
     product = torch.empty_like(a)
+    c = torch.randn(4096, 4096, device="cuda", dtype=torch.float32)
+    d = torch.randn_like(c)
+    single = torch.empty_like(c)
     source = torch.empty(2**30, device="cuda", dtype=torch.uint8)
     target = torch.empty_like(source)
 
     def gemm(repeats: int) -> None:
+        for _ in range(repeats):
+            torch.matmul(c, d, out=single)
+
+    def capped(repeats: int) -> None:
         for _ in range(repeats):
             torch.matmul(a, b, out=product)
 
@@ -256,7 +319,7 @@ def _works(index: int) -> dict[str, Callable[[int], None]]:
         for _ in range(repeats):
             target.copy_(source)
 
-    return {"gemm": gemm, "copy": copy}
+    return {"gemm": gemm, "copy": copy, "capped-gemm": capped}
 
 
 def _instruments(index: int, device: Any, stack: contextlib.ExitStack) -> Iterator[tuple[str, Instrument]]:

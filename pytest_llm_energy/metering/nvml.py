@@ -19,11 +19,18 @@ from pytest_llm_energy.metering import witness
 from pytest_llm_energy.metering.clock import Clock, SystemClock
 from pytest_llm_energy.metering.edges import Edges, Energy, Tick, energy, slope
 from pytest_llm_energy.metering.meter import DeviceReading, Invalid, Reading
+from pytest_llm_energy.metering.sensor import sensor_of
 from pytest_llm_energy.metering.ticks import GUARD_SECONDS, PERIOD_SECONDS, VALID_SECONDS, TickGrid, grid_from
 
-LAG_SECONDS = 0.03
-"""From this long after the work on, a tick holds all of it: on an H200 ticks within 10 ms missed a few percent of
-40 ms of work, later ones nothing."""
+LAG_SECONDS = 0.06
+"""From this long after the work on, a tick holds all of it: the sensor smooths power over 12 ms on an H200."""
+
+READ_SECONDS = 0.028
+"""So long after a tick it is read, once. On an H200 earlier reads wait until it is 18 ms old, later ones take 3 ms.
+This one falls between two samples of the sensor, which frequent reads were seen to delay."""
+
+GOLDEN = (5**0.5 - 1) / 2
+"""Steps by this part of a range fill it evenly."""
 
 CALIBRATION_TICKS = 5
 
@@ -86,15 +93,21 @@ class NvmlMeter:
                     self._power(device.uuid)
         except nvml.NVMLError as error:
             raise MeterError(f"NVML cannot meter these devices: {error}") from error
+        self.sensors = {device.uuid: sensor_of(device.name) for device in devices}
         self._grids: dict[str, TickGrid] = {}
         self._idle: dict[str, tuple[Tick, Tick]] = {}
+        self._opened = 0
         whole = len(self.counted) == len(devices)
         self.method = "nvml-counter" if whole else "nvml-power"
         what = "energy counter at its ticks" if whole else "instant power, integrated (no energy counter)"
         self.source = f"NVML {what}, driver {driver}, {len(devices)} device(s)"
 
     def open(self) -> "_Window":
-        """Wait for ticks of the idle devices, up to 0.2 s; less when the last window has just closed."""
+        """Wait for ticks of the idle devices, up to 0.3 s; less when the last window has just closed.
+
+        Windows start at moments spread evenly between the ticks, so that what the sensor gets wrong at an edge does
+        not add up over many.
+        """
         window = _Window(self)
         try:
             for uuid in self.counted:
@@ -104,11 +117,20 @@ class NvmlMeter:
         except (self.nvml.NVMLError, StaleCounterError) as error:
             window.trouble.append(self.explain(error))
         window.watch()
+        if self.counted and not window.trouble:
+            self.clock.sleep(self._next_start() - self.clock.monotonic())
         return window
 
     def shutdown(self) -> None:
         """Release NVML."""
         self.nvml.nvmlShutdown()
+
+    def _next_start(self) -> float:
+        """When the next window may start: anywhere between two ticks, evenly over many windows."""
+        self._opened += 1
+        now = self.clock.monotonic()
+        moment = self._grids[self.counted[0]].before(now) + self._opened * GOLDEN % 1 * PERIOD_SECONDS
+        return moment if moment > now else moment + PERIOD_SECONDS
 
     def ticks(self, after: float, count: int) -> dict[str, tuple[Tick, ...]]:
         """Consecutive ticks of every counter, the first after a moment.
@@ -117,12 +139,12 @@ class NvmlMeter:
             StaleCounterError: a counter stands still.
         """
         found: dict[str, list[Tick]] = {uuid: [] for uuid in self.counted}
-        due = {uuid: self._grids[uuid].after(after) + GUARD_SECONDS for uuid in self.counted}
+        due = {uuid: self._grids[uuid].after(after) + READ_SECONDS for uuid in self.counted}
         while due:
             uuid = min(due, key=lambda name: due[name])
             self.clock.sleep(due[uuid] - self.clock.monotonic())
             found[uuid].append(self._read_at_tick(uuid, found[uuid][-1] if found[uuid] else None))
-            due[uuid] = found[uuid][-1].at + PERIOD_SECONDS + GUARD_SECONDS
+            due[uuid] = found[uuid][-1].at + PERIOD_SECONDS + READ_SECONDS
             if len(found[uuid]) == count:
                 del due[uuid]
         return {uuid: tuple(ticks) for uuid, ticks in found.items()}
@@ -307,7 +329,8 @@ class _Window:
             found = self._integrated(uuid, record, started, ended)
         else:
             spread = record.spread(started, ended)
-            found = energy(Edges(self.idle[uuid], tails[uuid]), started, ended, power_spread_watts=spread)
+            edges = Edges(self.idle[uuid], tails[uuid], self._meter.sensors[uuid])
+            found = energy(edges, started, ended, power_spread_watts=spread)
             self._compare(uuid, found, record, started, ended)
         if found.joules <= 0 and not self.trouble:
             code = "counter-reset" if found.joules < 0 else "no-energy"

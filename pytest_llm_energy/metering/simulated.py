@@ -1,8 +1,8 @@
 """An NVML with physics, for machines without a GPU: the meters run on it unchanged, on a virtual clock.
 
-The physics is that of an H200 (driver 580.159.04): a counter that advances every 100 ms with what was drawn until a
-few milliseconds before, reads that take milliseconds, instant power sampled for 25 of every 100 ms, average power
-as a mean over one second, a power that decays to idle after work. Faults are planted by setting a moment.
+The physics is that of an H200 (driver 580.159.04): a counter that advances every 100 ms by five samples of smoothed
+power, reads that take milliseconds, instant power sampled for 25 of every 100 ms, average power as a mean over one
+second, a power that decays to idle after work. Faults are planted by setting a moment.
 """
 
 import bisect
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pytest_llm_energy.metering.clock import Stop
+from pytest_llm_energy.metering.sensor import SENSORS, Sensor
+from pytest_llm_energy.metering.ticks import PERIOD_SECONDS
 
 NEVER = math.inf
 
@@ -67,8 +69,8 @@ class SimulatedDevice:
         drift_watts_per_second: how idle power creeps as the device warms.
         decay_seconds: time constant with which power falls to idle after work.
         phase: moment of a tick.
+        sensor: when within a tick power is sampled, and how it is smoothed.
         jitter_seconds: standard deviation of the moment a tick's value is of.
-        lag_seconds: how far behind the load the counter is at a tick.
         tick_noise: relative standard deviation of one tick's energy.
         read_seconds: how long a read of the counter takes.
         counter: whether there is an energy counter.
@@ -86,9 +88,9 @@ class SimulatedDevice:
     drift_watts_per_second: float = 0.0
     decay_seconds: float = 0.0005
     phase: float = 0.037
-    jitter_seconds: float = 0.0015
-    lag_seconds: float = 0.005
-    tick_noise: float = 0.007
+    sensor: Sensor = SENSORS["h200"]
+    jitter_seconds: float = 0.0005
+    tick_noise: float = 0.005
     read_seconds: float = 0.0035
     counter: bool = True
     memory_share: float | None = 0.3
@@ -99,16 +101,12 @@ class SimulatedDevice:
     events: list[tuple[float, int]] = field(default_factory=list)
     processes: list[tuple[float, tuple[int, ...]]] = field(default_factory=list)
     seed: int = 0
-    _starts: list[float] = field(default_factory=list)
-    _pieces: list[tuple[float, float, float]] = field(default_factory=list)
-    _sums: list[float] = field(default_factory=list)
-    _errors: dict[int, float] = field(default_factory=dict)
+    _load: "_Load" = field(default_factory=lambda: _Load())
+    _counted: dict[int, float] = field(default_factory=dict)
 
     def work(self, started: float, ended: float, watts: float) -> None:
         """Draw that much between two moments, and decay to idle afterwards; in order of time."""
-        self._sums.append((self._sums[-1] if self._sums else 0.0) + self._drawn(len(self._pieces) - 1, started))
-        self._starts.append(started)
-        self._pieces.append((started, ended, watts))
+        self._load.add(started, ended, watts - self.idle_watts, self.decay_seconds)
 
     def true_joules(self, start: float, end: float) -> float:
         """Energy drawn between two moments."""
@@ -116,43 +114,39 @@ class SimulatedDevice:
 
     def watts(self, moment: float) -> float:
         """Power at a moment."""
-        return (self._total(moment + 5e-4) - self._total(moment - 5e-4)) / 1e-3
-
-    def _total(self, moment: float) -> float:
-        idle = self.idle_watts * moment + self.drift_watts_per_second * moment**2 / 2
-        index = bisect.bisect_right(self._starts, moment) - 1
-        return idle + (self._sums[index] if index >= 0 else 0.0) + self._drawn(index, moment)
-
-    def _drawn(self, index: int, until: float) -> float:
-        """Energy above idle of one piece of work up to a moment."""
-        if index < 0:
-            return 0.0
-        started, ended, watts = self._pieces[index]
-        above = watts - self.idle_watts
-        busy = above * (min(until, ended) - started)
-        after = max(0.0, until - ended)
-        return busy + above * self.decay_seconds * -math.expm1(-after / self.decay_seconds)
+        return self.true_joules(moment - 5e-4, moment + 5e-4) / 1e-3
 
     def counter_joules(self, moment: float) -> float:
         """What the counter shows: the value of its last tick."""
-        number = math.floor((min(moment, self.stuck_at) - self.phase) / 0.1)
-        tick = self.phase + number * 0.1
-        late = abs(self._random(number, "late")) * self.jitter_seconds / 2
-        if moment - tick < late and moment < self.stuck_at:
-            number, tick = number - 1, tick - 0.1
-        seen = tick - self.lag_seconds + self._random(number, "seen") * self.jitter_seconds * 0.7
-        shown = self._total(seen) + self._sensor_error(number)
+        number = math.floor((min(moment, self.stuck_at) - self.phase) / PERIOD_SECONDS)
+        late = abs(self._random(number, "late")) * self.jitter_seconds
+        if moment - self._tick(number) < late and moment < self.stuck_at:
+            number -= 1
+        jitter = self._random(number, "seen") * self.jitter_seconds * self.idle_watts
+        shown = self._count(number) + jitter
         return shown if moment < self.reset_at else shown - self._total(self.reset_at)
 
-    def _sensor_error(self, number: int) -> float:
-        """What the sensor has been wrong by up to a tick: each tick's error stays in the counter."""
-        if not self._errors:
-            self._errors[number] = 0.0
-        for n in range(max(self._errors) + 1, number + 1):
-            end = self.phase + n * 0.1 - self.lag_seconds
-            drawn = self.true_joules(end - 0.1, end)
-            self._errors[n] = self._errors[n - 1] + self.tick_noise * drawn * self._random(n, "sensor")
-        return self._errors.get(number, 0.0)
+    def _tick(self, number: int) -> float:
+        return self.phase + number * PERIOD_SECONDS
+
+    def _idle(self, moment: float) -> float:
+        return self.idle_watts * moment + self.drift_watts_per_second * moment**2 / 2
+
+    def _total(self, moment: float) -> float:
+        return self._idle(moment) + self._load.joules(moment)
+
+    def _count(self, number: int) -> float:
+        """The counter at a tick: what its samples added up to, each tick with an error that stays."""
+        if not self._counted:
+            self._counted[number] = self._total(self._tick(number))
+        for n in range(max(self._counted) + 1, number + 1):
+            tick = self._tick(n)
+            moments = [tick + at - (PERIOD_SECONDS if at > 0 else 0.0) for at in self.sensor.samples]
+            excess = math.fsum(self._load.smoothed(moment, self.sensor.smoothing) for moment in moments)
+            drawn = self._idle(tick) - self._idle(tick - PERIOD_SECONDS)
+            drawn += excess * PERIOD_SECONDS / len(moments)
+            self._counted[n] = self._counted[n - 1] + drawn * (1 + self.tick_noise * self._random(n, "sensor"))
+        return self._counted.get(number, 0.0)
 
     def _random(self, number: int, what: str) -> float:
         """A standard normal deviate that is the same whenever it is asked for."""
@@ -167,6 +161,43 @@ class SimulatedDevice:
         """Mean power of the last second, refreshed every tick."""
         tick = self.phase + math.floor((moment - self.phase) / 0.1) * 0.1
         return self.true_joules(tick - 1.0, tick)
+
+
+class _Load:
+    """Work by when it ran; energy above idle up to any moment."""
+
+    def __init__(self) -> None:
+        self._starts: list[float] = []
+        self._pieces: list[tuple[float, float, float, float]] = []
+        self._sums: list[float] = []
+
+    def add(self, started: float, ended: float, above: float, decay: float) -> None:
+        self._sums.append(self.joules(started))
+        self._starts.append(started)
+        self._pieces.append((started, ended, above, decay))
+
+    def joules(self, moment: float) -> float:
+        index = bisect.bisect_right(self._starts, moment) - 1
+        if index < 0:
+            return 0.0
+        started, ended, above, decay = self._pieces[index]
+        busy = above * (min(moment, ended) - started)
+        after = max(0.0, moment - ended)
+        return self._sums[index] + busy + above * decay * -math.expm1(-after / decay)
+
+    def smoothed(self, moment: float, smoothing: float) -> float:
+        """Power above idle behind a first-order filter."""
+        watts = 0.0
+        index = bisect.bisect_right(self._starts, moment) - 1
+        while index >= 0 and moment - self._pieces[index][1] < 12 * smoothing + 8 * self._pieces[index][3]:
+            started, ended, above, decay = self._pieces[index]
+            last = min(moment, ended)
+            watts += above * math.exp((last - moment) / smoothing) * -math.expm1((started - last) / smoothing)
+            if (after := moment - ended) > 0:
+                shape = math.exp(-after / decay) - math.exp(-after / smoothing)
+                watts += above * shape / (1 - smoothing / decay)
+            index -= 1
+        return watts
 
 
 class FieldValue(NamedTuple):

@@ -25,7 +25,7 @@ class Bench:
         self.devices = devices
         self.clock = VirtualClock()
         self.meter = NvmlMeter(
-            [Device(index=index, uuid=device.uuid, name="simulated") for index, device in enumerate(devices)],
+            [Device(index=index, uuid=device.uuid, name="NVIDIA H200") for index, device in enumerate(devices)],
             nvml=SimulatedNvml(self.clock, *devices),
             clock=self.clock,
             strangers=everybody,
