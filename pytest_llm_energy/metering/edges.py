@@ -14,9 +14,10 @@ from pytest_llm_energy.metering.ticks import JITTER_SECONDS, PERIOD_SECONDS
 TICK_NOISE = 0.005
 """Relative standard deviation of one tick's energy under load: windows of matrix products and copies on an H200."""
 
-EDGE_SECONDS = 0.0012
+EDGE_SECONDS = 0.0015
 """Standard deviation of the moments at which the load seems to set in and end, both together, where the sensor is
-known: what its model leaves of the scatter of short bursts on an H200."""
+known: what its model leaves of the scatter of short bursts on an H200 is 0.4 to 1.2 ms, and power at the edges may
+differ from the mean that the model is fed."""
 
 UNKNOWN_EDGE_SECONDS = 0.003
 """The same where it is not: half of the 20 ms between samples at either edge, smoothed, as seen on an H200."""
@@ -87,25 +88,29 @@ def slope(one: Tick, other: Tick) -> float:
 
 
 def _tail_joules(tail: tuple[Tick, ...], ended: float, idle_watts: float) -> float:
-    """Energy from the end of the work to the first tick after it: power decays exponentially to the idle level.
+    """Energy from the end of the work to the first tick after it.
 
-    With three ticks, the excess over idle of the two intervals gives the decay; with two, or where the excess is
-    within the noise, power is that of the first interval throughout.
+    Power is that of the interval after that tick. Where it is well above idle and still is in the next interval, it
+    decays, and was higher before: exponentially.
     """
     gap = tail[0].at - ended
     first = slope(tail[0], tail[1])
     excess = first - idle_watts
-    noise = 4 * idle_watts * JITTER_SECONDS * math.sqrt(2) / PERIOD_SECONDS
-    if len(tail) < 3 or excess <= noise:
+    if len(tail) < 3 or excess <= 5 * _slope_noise(PERIOD_SECONDS) * idle_watts:
         return first * gap
-    later = max(slope(tail[1], tail[2]) - idle_watts, 0.02 * excess)
-    if later >= excess:
+    later = slope(tail[1], tail[2]) - idle_watts
+    if not excess / math.e < later < excess:
         return first * gap
     rate = math.log(excess / later) / PERIOD_SECONDS
     # With A watts of excess at the end of the work, the first interval holds A/rate * e^(-rate*gap) *
     # (1 - e^(-rate*PERIOD)) joules of it, and the gap A/rate * (1 - e^(-rate*gap)).
-    whole = excess * PERIOD_SECONDS / (1 - math.exp(-rate * PERIOD_SECONDS))
-    return idle_watts * gap + whole * math.expm1(min(rate * gap, 3.0))
+    whole = excess * PERIOD_SECONDS / -math.expm1(-rate * PERIOD_SECONDS)
+    return idle_watts * gap + whole * math.expm1(rate * gap)
+
+
+def _slope_noise(seconds: float) -> float:
+    """Relative standard deviation of power between two ticks so far apart."""
+    return math.hypot(math.sqrt(2) * JITTER_SECONDS / seconds, TICK_NOISE * math.sqrt(PERIOD_SECONDS / seconds))
 
 
 def _uncertainty(edges: Edges, started: float, ended: float, joules: float, spread: float) -> float:
@@ -114,9 +119,8 @@ def _uncertainty(edges: Edges, started: float, ended: float, joules: float, spre
     idle_watts = slope(before, last)
     tail_watts = slope(edges.tail[0], edges.tail[1])
     jitter = math.hypot(idle_watts, tail_watts) * JITTER_SECONDS
-    slope_sd = math.sqrt(2) * JITTER_SECONDS
-    lead = idle_watts * slope_sd / (last.at - before.at) * (started - last.at)
-    trail = tail_watts * slope_sd / PERIOD_SECONDS * (edges.tail[0].at - ended)
+    lead = idle_watts * _slope_noise(last.at - before.at) * (started - last.at)
+    trail = tail_watts * _slope_noise(PERIOD_SECONDS) * (edges.tail[0].at - ended)
     decay = 0.3 * abs(tail_watts - idle_watts) * (edges.tail[0].at - ended)
     edge = EDGE_SECONDS if edges.sensor else UNKNOWN_EDGE_SECONDS
     edge *= max(0.0, joules / (ended - started) - idle_watts) if ended > started else 0.0

@@ -65,7 +65,7 @@ class SimulatedDevice:
 
     Attributes:
         uuid: its identifier.
-        idle_watts: power with nothing running.
+        idle_watts: power with nothing running, at moment zero.
         drift_watts_per_second: how idle power creeps as the device warms.
         decay_seconds: time constant with which power falls to idle after work.
         phase: moment of a tick.
@@ -106,7 +106,8 @@ class SimulatedDevice:
 
     def work(self, started: float, ended: float, watts: float) -> None:
         """Draw that much between two moments, and decay to idle afterwards; in order of time."""
-        self._load.add(started, ended, watts - self.idle_watts, self.decay_seconds)
+        above = watts - self._idle_watts(started)
+        self._load.add(started, ended, above, self.decay_seconds)
 
     def true_joules(self, start: float, end: float) -> float:
         """Energy drawn between two moments."""
@@ -122,12 +123,15 @@ class SimulatedDevice:
         late = abs(self._random(number, "late")) * self.jitter_seconds
         if moment - self._tick(number) < late and moment < self.stuck_at:
             number -= 1
-        jitter = self._random(number, "seen") * self.jitter_seconds * self.idle_watts
+        jitter = self._random(number, "seen") * self.jitter_seconds * self._idle_watts(moment)
         shown = self._count(number) + jitter
         return shown if moment < self.reset_at else shown - self._total(self.reset_at)
 
     def _tick(self, number: int) -> float:
         return self.phase + number * PERIOD_SECONDS
+
+    def _idle_watts(self, moment: float) -> float:
+        return self.idle_watts + self.drift_watts_per_second * moment
 
     def _idle(self, moment: float) -> float:
         return self.idle_watts * moment + self.drift_watts_per_second * moment**2 / 2
@@ -188,14 +192,17 @@ class _Load:
     def smoothed(self, moment: float, smoothing: float) -> float:
         """Power above idle behind a first-order filter."""
         watts = 0.0
+        until = moment
         index = bisect.bisect_right(self._starts, moment) - 1
         while index >= 0 and moment - self._pieces[index][1] < 12 * smoothing + 8 * self._pieces[index][3]:
             started, ended, above, decay = self._pieces[index]
             last = min(moment, ended)
             watts += above * math.exp((last - moment) / smoothing) * -math.expm1((started - last) / smoothing)
-            if (after := moment - ended) > 0:
-                shape = math.exp(-after / decay) - math.exp(-after / smoothing)
-                watts += above * shape / (1 - smoothing / decay)
+            if until > ended:  # the tail, as far as the next piece of work lets it
+                rate = 1 / smoothing - 1 / decay
+                shape = math.expm1((until - ended) * rate) / rate if rate else until - ended
+                watts += above / smoothing * math.exp((ended - moment) / smoothing) * shape
+            until = started
             index -= 1
         return watts
 

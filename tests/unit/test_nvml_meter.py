@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Callable, Iterable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.metering.meter import Reading
@@ -21,11 +23,11 @@ def everybody(pids: Iterable[int]) -> list[int]:
 class Bench:
     """Simulated devices, the meter on them, and their clock."""
 
-    def __init__(self, *devices: SimulatedDevice) -> None:
+    def __init__(self, *devices: SimulatedDevice, name: str = "NVIDIA H200") -> None:
         self.devices = devices
         self.clock = VirtualClock()
         self.meter = NvmlMeter(
-            [Device(index=index, uuid=device.uuid, name="NVIDIA H200") for index, device in enumerate(devices)],
+            [Device(index=index, uuid=device.uuid, name=name) for index, device in enumerate(devices)],
             nvml=SimulatedNvml(self.clock, *devices),
             clock=self.clock,
             strangers=everybody,
@@ -46,6 +48,18 @@ class Bench:
         self.clock.sleep(length + 0.001)
         reading = window.close(started, ended)
         return reading, [device.true_joules(started, ended) for device in self.devices]
+
+    def trace(self, pieces: list[tuple[float, float]], *, delay: float) -> tuple[Reading, float]:
+        """One metered window of work whose power changes, with the joules that the only device truly drew in it."""
+        (device,) = self.devices
+        window = self.meter.open()
+        self.clock.sleep(delay)
+        started = ended = self.clock.monotonic()
+        for length, watts in pieces:
+            device.work(ended, ended + length, watts)
+            ended += length
+        self.clock.sleep(ended - started)
+        return window.close(started, ended), device.true_joules(started, ended)
 
 
 def root_mean_square(values: Iterable[float]) -> float:
@@ -194,3 +208,70 @@ def test_windows_back_to_back_are_as_exact_as_others() -> None:
         assert reading.valid
         errors.append(reading.joules / truth - 1)
     assert root_mean_square(errors) < 0.02
+
+
+def test_an_unknown_sensor_is_metered_with_a_wider_and_honest_uncertainty() -> None:
+    known, unknown = Bench(SimulatedDevice()), Bench(SimulatedDevice(), name="Some Accelerator 9000")
+    sigmas: list[float] = []
+    wider: list[float] = []
+    for _ in range(300):
+        exact, _ = known.window(0.25)
+        reading, (truth,) = unknown.window(0.25)
+        wider.append(reading.uncertainty_joules / exact.uncertainty_joules)
+        sigmas.append((reading.joules - truth) / reading.uncertainty_joules)
+    assert min(wider) > 1.2
+    assert statistics.fmean(abs(sigma) <= 2 for sigma in sigmas) > 0.93
+    assert statistics.pstdev(sigmas) > 0.5
+
+
+@settings(deadline=None, max_examples=150, derandomize=True)
+@given(
+    phase=st.floats(0, 0.1),
+    idle=st.floats(30, 150),
+    drift=st.floats(-0.5, 0.5),
+    decay=st.floats(1e-4, 1e-3),
+    delay=st.floats(0, 0.3),
+    pieces=st.lists(st.tuples(st.floats(0.1, 0.6), st.floats(200, 900)), min_size=1, max_size=8),
+    seed=st.integers(0, 10**6),
+)
+def test_any_trace_at_any_phase_reads_within_its_stated_uncertainty(
+    phase: float,
+    idle: float,
+    drift: float,
+    decay: float,
+    delay: float,
+    pieces: list[tuple[float, float]],
+    seed: int,
+) -> None:
+    at_zero = idle - drift * VirtualClock().monotonic()
+    device = SimulatedDevice(
+        phase=phase, idle_watts=at_zero, drift_watts_per_second=drift, decay_seconds=decay, seed=seed
+    )
+    reading, truth = Bench(device).trace(pieces, delay=delay)
+    assert reading.valid
+    assert abs(reading.joules - truth) <= 5 * reading.uncertainty_joules
+
+
+@settings(deadline=None, max_examples=150, derandomize=True)
+@given(
+    fault=st.sampled_from(["reset_at", "stuck_at", "lost_at", "thermal", "brake", "foreign"]),
+    phase=st.floats(0, 0.1),
+    length=st.floats(0.2, 2.0),
+    at=st.floats(0.0, 1.0),
+)
+def test_no_fault_at_any_moment_of_a_window_yields_a_number_that_counts(
+    fault: str, phase: float, length: float, at: float
+) -> None:
+    def plant(device: SimulatedDevice, started: float) -> None:
+        moment = started + at * length
+        if fault == "thermal":
+            device.events.append((moment, 0x40))
+        elif fault == "brake":
+            device.events.append((moment, 0x80))
+        elif fault == "foreign":
+            device.processes.append((moment, (4711,)))
+        else:
+            setattr(device, fault, moment)
+
+    reading, _ = Bench(SimulatedDevice(phase=phase)).window(length, plant=plant)
+    assert not reading.valid
