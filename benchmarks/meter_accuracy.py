@@ -33,9 +33,10 @@ from scipy.stats import theilslopes
 from tabulate import tabulate
 
 from pytest_llm_energy.hardware.detection import detect
+from pytest_llm_energy.metering.clock import SystemClock
 from pytest_llm_energy.metering.edges import Tick, slope
-from pytest_llm_energy.metering.nvml import GOLDEN, LAG_SECONDS, READ_SECONDS, NvmlMeter
-from pytest_llm_energy.metering.ticks import PERIOD_SECONDS, grid_from
+from pytest_llm_energy.metering.nvml import CALIBRATION_TICKS, GOLDEN, LAG_SECONDS, READ_SECONDS, NvmlMeter
+from pytest_llm_energy.metering.ticks import PERIOD_SECONDS, grid_from, watch
 
 LENGTHS = (0.04, 0.1, 0.25, 0.5, 1.0, 4.0)
 REST_SECONDS = 0.4
@@ -169,7 +170,7 @@ def _measure_pass(
         spans.append((started, time.monotonic()))
         return spans[-1]
 
-    order = _order(instruments, max(3, round(windows * min(1.6, 0.5 / seconds))))
+    order = _order(instruments, max(3 if seconds < 2 else 2, round(windows * min(1.6, 0.5 / seconds))))
     rests = random.Random(name)
     found: dict[str, list[_Found]] = {}
     truths: list[tuple[float, float]] = []
@@ -225,13 +226,7 @@ class _Counter:
         import pynvml
 
         self._read = partial(pynvml.nvmlDeviceGetTotalEnergyConsumption, pynvml.nvmlDeviceGetHandleByIndex(index))
-        brackets: list[tuple[float, float]] = []
-        begun, joules = time.monotonic(), self._read()
-        while len(brackets) < 5:
-            last, begun = begun, time.monotonic()
-            if (later := self._read()) != joules:
-                brackets.append((last, time.monotonic()))
-                joules = later
+        brackets = watch(self._read, SystemClock(), count=CALIBRATION_TICKS)
         self._grid = grid_from(brackets, now=time.monotonic())
 
     def tick(self, after: float) -> Tick:
@@ -272,7 +267,7 @@ def _against(truth: Callable[[float], float], readings: list[_Found]) -> dict[st
 def _order(instruments: dict[str, Instrument], windows: int) -> list[str]:
     """Ours and bursts for the truth in turn; the others in between, at most three times."""
     others = [name for name in instruments if name != OURS]
-    times = min(3, windows // 3)
+    times = max(1, min(3, windows // 3))
     turns = {round(number * windows / times) for number in range(times)}
     order = []
     for number in range(windows):

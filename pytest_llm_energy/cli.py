@@ -3,11 +3,17 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pytest_llm_energy import __version__
-from pytest_llm_energy.errors import EnergyError
+from pytest_llm_energy.errors import EnergyError, MeterError
+from pytest_llm_energy.hardware.detection import detect
+from pytest_llm_energy.hardware.fingerprint import processor
+from pytest_llm_energy.metering.choice import choose_meter
+from pytest_llm_energy.metering.examine import examine_device, examine_processor
+from pytest_llm_energy.reporting import diagnosis
+from pytest_llm_energy.session import CPU_PLAN, GPU_PLAN
 from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.journal import read_journal
 
@@ -23,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     blessing.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR")
     blessing.add_argument("--in-ci", action="store_true", help="bless although CI is set")
     blessing.set_defaults(run=_bless)
+    examining = commands.add_parser("doctor", help="say what this host can meter, and how well")
+    examining.set_defaults(run=_doctor)
     parsed = parser.parse_args(arguments)
     try:
         parsed.run(parsed)
@@ -39,6 +47,48 @@ def _bless(arguments: argparse.Namespace) -> None:
     for done in bless(journal, arguments.baselines, reason=arguments.reason):
         what = "created" if done.created else f"session {done.sessions} added"
         print(f"{done.path}: {done.case}: {what}")
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    host = detect()
+    print(f"llm-energy {__version__}: {diagnosis.host_line(host)}")
+    for device in host.devices:
+        print()
+        limit = device.power_limit_watts or host.spec.tdp_watts or 300.0
+        try:
+            health = examine_device(device, say=_say, load_watts=LOADED_SHARE * limit)
+        except MeterError as error:
+            print(f"GPU {device.index}: {device.name}, {device.uuid}: cannot be metered: {error}")
+            continue
+        _print(diagnosis.device_lines(health, runs=GPU_PLAN.runs, window_seconds=GPU_PLAN.window_seconds))
+    if not host.devices:
+        print()
+        try:
+            meter = choose_meter("auto", ())
+            health_of_cpu = examine_processor(meter, say=_say)
+        except MeterError as error:
+            print(f"processor: cannot be metered: {error}")
+            return
+        facts = processor()
+        name = f"{facts['processor']}, {facts['cores']} cores"
+        _print(diagnosis.processor_lines(health_of_cpu, name=name, runs=CPU_PLAN.runs))
+
+
+LOADED_SHARE = 0.7
+"""Of the power limit: what serving a large batch draws on an H200."""
+
+
+def _say(what: str) -> None:
+    """Progress, where somebody watches."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{what} ...", end="", file=sys.stderr, flush=True)
+
+
+def _print(lines: Iterable[str]) -> None:
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    for line in lines:
+        print(line)
 
 
 if __name__ == "__main__":

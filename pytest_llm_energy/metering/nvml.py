@@ -20,7 +20,15 @@ from pytest_llm_energy.metering.clock import Clock, SystemClock
 from pytest_llm_energy.metering.edges import Edges, Energy, Tick, energy, slope
 from pytest_llm_energy.metering.meter import DeviceReading, Invalid, Reading
 from pytest_llm_energy.metering.sensor import sensor_of
-from pytest_llm_energy.metering.ticks import GUARD_SECONDS, PERIOD_SECONDS, VALID_SECONDS, TickGrid, grid_from
+from pytest_llm_energy.metering.ticks import (
+    GUARD_SECONDS,
+    PERIOD_SECONDS,
+    VALID_SECONDS,
+    StaleCounterError,
+    TickGrid,
+    grid_from,
+    watch,
+)
 
 LAG_SECONDS = 0.06
 """From this long after the work on, a tick holds all of it: the sensor smooths power over 12 ms on an H200."""
@@ -45,10 +53,6 @@ SETTLING_TICKS = 15
 
 POWER_UNCERTAINTY = 0.03
 """Relative, for integrated instant power beside its edges: it is sampled for a quarter of the time."""
-
-
-class StaleCounterError(Exception):
-    """The counter does not advance."""
 
 
 class NvmlMeter:
@@ -196,16 +200,7 @@ class NvmlMeter:
         now = self.clock.monotonic()
         if uuid in self._grids and now - self._grids[uuid].found < VALID_SECONDS:
             return
-        brackets: list[tuple[float, float]] = []
-        begun, _, joules = self._read(uuid)
-        while len(brackets) < CALIBRATION_TICKS:
-            if self.clock.monotonic() - now > (CALIBRATION_TICKS + 5) * PERIOD_SECONDS:
-                raise StaleCounterError(f"the energy counter of {uuid} stands still")
-            last_begun = begun
-            begun, ended, later = self._read(uuid)
-            if later != joules:
-                brackets.append((last_begun, ended))
-                joules = later
+        brackets = watch(lambda: self._read(uuid)[2], self.clock, count=CALIBRATION_TICKS)
         self._grids[uuid] = grid_from(brackets, now=self.clock.monotonic())
 
     def _idle_ticks(self) -> dict[str, tuple[Tick, Tick]]:
@@ -346,8 +341,7 @@ class _Window:
         if joules is None:
             self.trouble.append(Invalid("no-power", f"{uuid}: no power was read within the window: {record.error}"))
             return Energy(0.0, 0.0, idle)
-        edges = 0.5 * witness.EDGE_SECONDS * (record.peak() - idle)
-        return Energy(joules, math.hypot(edges, POWER_UNCERTAINTY * joules), idle)
+        return integrated(joules, peak_watts=record.peak(), idle_watts=idle)
 
     def _compare(self, uuid: str, found: Energy, record: witness.Record, started: float, ended: float) -> None:
         """Counter and witness must agree within what the witness can see."""
@@ -362,6 +356,12 @@ class _Window:
                 f"counter {found.joules:.4g} J, integrated power {seen:.4g} J, at most {bound:.3g} J apart expected"
             )
             self.trouble.append(Invalid("witness-disagrees", f"{uuid}: {says}; run again, and llm-energy doctor"))
+
+
+def integrated(joules: float, *, peak_watts: float, idle_watts: float) -> Energy:
+    """Energy from integrated power, with what it is known to."""
+    edges = 0.5 * witness.EDGE_SECONDS * (peak_watts - idle_watts)
+    return Energy(joules, math.hypot(edges, POWER_UNCERTAINTY * joules), idle_watts)
 
 
 def strangers_to_this_process(pids: Iterable[int]) -> list[int]:

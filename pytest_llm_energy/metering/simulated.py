@@ -76,6 +76,7 @@ class SimulatedDevice:
         counter: whether there is an energy counter.
         memory_share: part of the power that the memory draws; None where the device does not tell.
         mig: whether multi-instance mode is on.
+        limit_watts: enforced power limit.
         lost_at: when the device falls off the bus.
         reset_at: when the driver is reloaded.
         stuck_at: when the counter stops advancing.
@@ -95,6 +96,7 @@ class SimulatedDevice:
     counter: bool = True
     memory_share: float | None = 0.3
     mig: bool = False
+    limit_watts: float = 700.0
     lost_at: float = NEVER
     reset_at: float = NEVER
     stuck_at: float = NEVER
@@ -235,6 +237,9 @@ class SimulatedNvml:
     NVML_FI_DEV_POWER_AVERAGE = 185
     NVML_FI_DEV_POWER_INSTANT = 186
     NVML_POWER_SCOPE_MEMORY = 2
+    NVML_TEMPERATURE_GPU = 0
+    NVML_CLOCK_SM = 1
+    NVML_CLOCK_MEM = 2
     nvmlClocksEventReasonSwPowerCap = 0x4
     nvmlClocksThrottleReasonHwThermalSlowdown = 0x40
     nvmlClocksThrottleReasonSwThermalSlowdown = 0x20
@@ -302,6 +307,35 @@ class SimulatedNvml:
         """Present and pending mode."""
         self._present(device)
         return [int(device.mig), int(device.mig)]
+
+    def nvmlDeviceGetTemperature(self, device: SimulatedDevice, sensor: int) -> int:
+        """Degrees Celsius."""
+        self._present(device)
+        return 36
+
+    def nvmlDeviceGetClockInfo(self, device: SimulatedDevice, which: int) -> int:
+        """Present clock, in MHz."""
+        self._present(device)
+        return 345 if which == self.NVML_CLOCK_SM else 3201
+
+    def nvmlDeviceGetMaxClockInfo(self, device: SimulatedDevice, which: int) -> int:
+        """Highest clock, in MHz."""
+        self._present(device)
+        return 1980 if which == self.NVML_CLOCK_SM else 3201
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, device: SimulatedDevice) -> int:
+        """Milliwatts."""
+        self._present(device)
+        return round(device.limit_watts * 1000)
+
+    def nvmlDeviceGetPowerManagementDefaultLimit(self, device: SimulatedDevice) -> int:
+        """Milliwatts."""
+        self._present(device)
+        return 700_000
+
+    def nvmlDeviceGetPersistenceMode(self, device: SimulatedDevice) -> int:
+        """The simulated driver does not tell."""
+        raise NotSupportedError("Not Supported")
 
     def _present(self, device: SimulatedDevice) -> None:
         if self._clock.monotonic() >= device.lost_at:

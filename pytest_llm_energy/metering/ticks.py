@@ -6,8 +6,10 @@ ticks stayed on one grid, half of them within 1.5 ms as seen through reads that 
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from pytest_llm_energy.metering.clock import Clock
 
 PERIOD_SECONDS = 0.1
 
@@ -20,6 +22,15 @@ GUARD_SECONDS = 0.006
 
 VALID_SECONDS = 120.0
 """A grid is trusted this long: the two clocks drift apart by 5 microseconds a second."""
+
+
+Bracket = tuple[float, float]
+"""Between these a tick came: when the last read of the old value began, when the first of the new one
+returned."""
+
+
+class StaleCounterError(Exception):
+    """The counter does not advance."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +66,30 @@ class TickGrid:
         return tick
 
 
-def grid_from(brackets: Sequence[tuple[float, float]], *, now: float) -> TickGrid:
+def watch(read: Callable[[], float], clock: Clock, *, count: int) -> list[Bracket]:
+    """Read a counter without pause until it has ticked so many times.
+
+    Raises:
+        StaleCounterError: it stands still.
+    """
+    brackets: list[Bracket] = []
+    started = begun = clock.monotonic()
+    joules = read()
+    while len(brackets) < count:
+        if clock.monotonic() - started > (count + 5) * PERIOD_SECONDS:
+            raise StaleCounterError("the energy counter stands still")
+        last, begun = begun, clock.monotonic()
+        if (later := read()) != joules:
+            brackets.append((last, clock.monotonic()))
+            joules = later
+    return brackets
+
+
+def grid_from(brackets: Sequence[Bracket], *, now: float) -> TickGrid:
     """The grid through ticks known to lie between pairs of moments.
 
     Args:
-        brackets: for each tick observed, when the last read of the old value began and when the first read of the
-            new value returned.
+        brackets: one for each tick observed.
         now: the time of finding.
 
     Raises:
