@@ -5,43 +5,39 @@
 
 Bursts of a matrix product and of a memory-bound copy, 40 ms to 4 s, on an otherwise idle NVIDIA device. Every
 burst is the same work; the meters take turns, each with windows of its own that begin anywhere between the
-counter's ticks. In between come as many bursts for the truth, at moments spread evenly over the ticks, each the
-counter's difference between ticks around it less the measured energy of the gaps; a robust line through them
-(Theil-Sen: energy creeps as the device warms) is what every window is held against. The product is in single
-precision, which leaves an H200 below its power cap, so that its bursts are alike; ``capped-gemm`` is the same in
-bfloat16, whose bursts truly differ since the cap moves the clocks. Meters that are not installed are left out, and
-said.
+counter's ticks. The truth of a burst is amortised: in between come as many bursts that start at moments spread
+evenly over the ticks; the counter over all of them, less the measured energy of the gaps, is divided by their
+number. The product is in single precision, which leaves an H200 below its power cap, so that its bursts are alike;
+``capped-gemm`` is the same in bfloat16, whose bursts truly differ since the cap moves the clocks. Meters that are
+not installed are left out, and said.
 """
 
 import argparse
 import contextlib
-import json
-import math
 import random
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import theilslopes
-from tabulate import tabulate
+import msgspec
 
+from benchmarks.accuracy_report import OURS, Pass, Report, Window, conditions, plot, read, text_lines
 from pytest_llm_energy.hardware.detection import detect
 from pytest_llm_energy.metering.clock import SystemClock
 from pytest_llm_energy.metering.edges import Tick, slope
-from pytest_llm_energy.metering.nvml import CALIBRATION_TICKS, GOLDEN, LAG_SECONDS, READ_SECONDS, NvmlMeter
+from pytest_llm_energy.metering.nvml import CALIBRATION_TICKS, LAG_SECONDS, READ_SECONDS, NvmlMeter
 from pytest_llm_energy.metering.ticks import PERIOD_SECONDS, grid_from, watch
 
 LENGTHS = (0.04, 0.1, 0.25, 0.5, 1.0, 4.0)
 REST_SECONDS = 0.4
 IDLE_SECONDS = 0.1
-OURS = "pytest-llm-energy"
+PLAIN = "plain"
 TRUTH = "truth"
 WARM_UP_BURSTS = 4
 
@@ -60,91 +56,37 @@ def main() -> None:
     parser.add_argument("--device", type=int, default=0)
     parser.add_argument("--works", default="gemm,copy", help="of gemm, copy, capped-gemm (default: gemm,copy)")
     options = parser.parse_args()
-    report = json.loads(options.read.read_text()) if options.read else _measure(options)
-    print_report(report)
+    report = read(options.read) if options.read else _measure(options)
+    print(conditions(report))
+    print()
+    print("\n".join(text_lines(report)))
     if options.plot:
         plot(report, options.plot)
 
 
-def _measure(options: argparse.Namespace) -> dict[str, Any]:
+def _measure(options: argparse.Namespace) -> Report:
     host = detect()
     if not host.devices:
         sys.exit("meter_accuracy needs an NVIDIA device with an energy counter")
     device = host.devices[options.device]
-    report: dict[str, Any] = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "gpu": device.name,
-        "driver": host.driver,
-        "cuda": host.cuda,
-        "versions": _versions(),
-        "passes": [],
-    }
+    report = Report(
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        gpu=device.name,
+        driver=host.driver or "?",
+        cuda=host.cuda or "?",
+        versions=_versions(),
+        passes=(),
+    )
     with contextlib.ExitStack() as stack:
         instruments = dict(_instruments(options.device, device, stack))
         works = _works(options.device)
         for name in options.works.split(","):
             for seconds in LENGTHS:
                 found = _measure_pass(name, seconds, works[name], instruments, options.windows, options.device)
-                report["passes"].append(found)
+                report = msgspec.structs.replace(report, passes=(*report.passes, found))
                 if options.json:
-                    options.json.write_text(json.dumps(report, indent=1) + "\n")
+                    options.json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     return report
-
-
-def print_report(report: dict[str, Any]) -> None:
-    """The tables: one-window rmse and bias per meter, and the coverage of our intervals."""
-    print(f"{report['gpu']}, driver {report['driver']}, {report['when']}, {report['versions']}")
-    for quantity in ("rmse", "bias"):
-        print(f"\n{quantity} of one window, % of the true energy")
-        methods = list(report["passes"][0]["methods"])
-        rows = [
-            [
-                p["work"],
-                f"{p['seconds'] * 1000:.0f} ms",
-                f"{p['true_joules']:.2f} J",
-                f"{p['truth_sd'] / p['true_joules']:.2%}",
-                f"{p['spans_sd'] / p['seconds']:.2%}",
-            ]
-            + [
-                f"{p['methods'][m][quantity] * 100:+.2f}"
-                if quantity == "bias"
-                else f"{p['methods'][m][quantity] * 100:.2f}"
-                for m in methods
-            ]
-            for p in report["passes"]
-        ]
-        print(tabulate(rows, ["work", "burst", "truth", "its sd", "burst sd", *methods], disable_numparse=True))
-    inside = [abs(z) <= 2 for p in report["passes"] for z in p["methods"][OURS]["z"]]
-    share = sum(inside) / len(inside)
-    print(f"\ncoverage of our 2-sigma interval: {sum(inside)} of {len(inside)} windows ({share:.1%})")
-
-
-def plot(report: dict[str, Any], path: Path) -> None:
-    """One-window rmse over burst length, a line per meter."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    works = list(dict.fromkeys(p["work"] for p in report["passes"]))
-    figure, axes = pyplot.subplots(1, len(works), figsize=(6 * len(works), 4.5), sharey=True)
-    for axis, work in zip(axes, works, strict=True):
-        passes = [p for p in report["passes"] if p["work"] == work]
-        for method in passes[0]["methods"]:
-            axis.plot(
-                [p["seconds"] for p in passes],
-                [p["methods"][method]["rmse"] * 100 for p in passes],
-                marker="o",
-                linewidth=2.5 if method == OURS else 1.2,
-                label=method,
-            )
-        axis.set(xscale="log", yscale="log", title=work, xlabel="burst, seconds")
-        axis.grid(alpha=0.3, which="both")
-    axes[0].set_ylabel("rmse of one window, % of the true energy")
-    axes[-1].legend(fontsize=8)
-    figure.suptitle(f"{report['gpu']}, driver {report['driver']}, {report['when'][:10]}")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
 
 
 def _measure_pass(
@@ -154,7 +96,7 @@ def _measure_pass(
     instruments: dict[str, Instrument],
     windows: int,
     index: int,
-) -> dict[str, Any]:
+) -> Pass:
     """All meters on bursts of one kind, in turn, and the truth from the whole pass."""
     import torch
 
@@ -172,8 +114,10 @@ def _measure_pass(
 
     order = _order(instruments, max(3 if seconds < 2 else 2, round(windows * min(1.6, 0.5 / seconds))))
     rests = random.Random(name)
-    found: dict[str, list[_Found]] = {}
-    truths: list[tuple[float, float]] = []
+    found: dict[str, list[Window]] = {name: [] for name in instruments if name != PLAIN}
+    truths: list[Window] = []
+    phases = [(number + 0.5) / order.count(TRUTH) for number in range(order.count(TRUTH))]
+    rests.shuffle(phases)
     for _ in range(max(1, WARM_UP_BURSTS - round(seconds))):
         time.sleep(REST_SECONDS)
         burst()
@@ -182,41 +126,24 @@ def _measure_pass(
     for turn in order:
         time.sleep(REST_SECONDS + rests.uniform(0, 0.1))
         if turn == TRUTH:
-            joules = _amortised(burst, counter, len(truths) * GOLDEN % 1)
-            truths.append((spans[-1][0], joules))
+            joules = _amortised(burst, counter, phases.pop())
+            truths.append(Window(spans[-1][0], joules))
             continue
         for method, (joules, uncertainty) in instruments[turn](burst).items():
-            found.setdefault(method, []).append(_Found(spans[-1][0], joules, uncertainty))
-    creep, level, *_ = theilslopes([joules for _, joules in truths], [at for at, _ in truths])
-    off = [joules - creep * at - level for at, joules in truths]
-    sd = 1.4826 * statistics.median(abs(each) for each in off)
-    truth = creep * statistics.fmean(at for at, _ in truths) + level
-    methods = {method: _against(lambda at: creep * at + level, readings) for method, readings in found.items()}
-    ours = methods[OURS]
+            found.setdefault(method, []).append(Window(spans[-1][0], joules, uncertainty))
+    done = Pass(
+        work=name,
+        seconds=seconds,
+        spans_sd=statistics.stdev(end - start for start, end in spans),
+        truths=tuple(truths),
+        methods={method: tuple(windows) for method, windows in found.items()},
+    )
     print(
-        f"{name} {seconds * 1000:.0f} ms: truth {truth:.2f} J (bursts {[round(float(each), 1) for each in off]}), "
-        f"ours rmse {ours['rmse']:.2%} bias {ours['bias']:+.2%}, z {[round(float(z), 1) for z in ours['z']]}",
+        f"{name} {seconds * 1000:.0f} ms: truth {done.truth:.2f} J (sd {done.truth_sd:.2f}), ours rmse "
+        f"{done.rmse(OURS):.2%} bias {done.bias(OURS):+.2%}, sigmas {[round(z, 1) for z in done.sigmas(OURS)]}",
         flush=True,
     )
-    return {
-        "work": name,
-        "seconds": seconds,
-        "true_joules": truth,
-        "truth_sd": 1.25 * sd / math.sqrt(len(truths)),
-        "truths": truths,
-        "creep_watts": creep,
-        "spans_sd": statistics.stdev(end - start for start, end in spans),
-        "methods": methods,
-    }
-
-
-@dataclass(frozen=True)
-class _Found:
-    """One window of a method: when it began, its joules, their stated uncertainty."""
-
-    at: float
-    joules: float
-    uncertainty: float | None
+    return done
 
 
 class _Counter:
@@ -253,21 +180,10 @@ def _amortised(burst: Work, counter: _Counter, phase: float) -> float:
     return after.joules - before.joules - lead - tail
 
 
-def _against(truth: Callable[[float], float], readings: list[_Found]) -> dict[str, Any]:
-    errors = [found.joules / truth(found.at) - 1 for found in readings]
-    return {
-        "at": [found.at for found in readings],
-        "joules": [found.joules for found in readings],
-        "rmse": math.sqrt(statistics.fmean(error**2 for error in errors)),
-        "bias": statistics.fmean(errors),
-        "z": [(found.joules - truth(found.at)) / found.uncertainty for found in readings if found.uncertainty],
-    }
-
-
 def _order(instruments: dict[str, Instrument], windows: int) -> list[str]:
-    """Ours and bursts for the truth in turn; the others in between, at most three times."""
+    """Ours and bursts for the truth in turn; the others in between, at most six times."""
     others = [name for name in instruments if name != OURS]
-    times = max(1, min(3, windows // 3))
+    times = max(1, min(6, windows // 3))
     turns = {round(number * windows / times) for number in range(times)}
     order = []
     for number in range(windows):
@@ -330,7 +246,7 @@ def _instruments(index: int, device: Any, stack: contextlib.ExitStack) -> Iterat
         return {OURS: (reading.joules, reading.uncertainty_joules)}
 
     yield OURS, ours
-    yield "plain", lambda work: _plain(index, work)
+    yield PLAIN, lambda work: _plain(index, work)
     try:
         from zeus.monitor import ZeusMonitor
 

@@ -18,6 +18,9 @@ from pytest_llm_energy.metering.ticks import PERIOD_SECONDS
 
 NEVER = math.inf
 
+GAIN_TICKS = 50
+"""For so many ticks a simulated sensor keeps its gain."""
+
 
 class VirtualClock:
     """Time that passes only when somebody sleeps or a simulated call takes a while."""
@@ -71,7 +74,9 @@ class SimulatedDevice:
         phase: moment of a tick.
         sensor: when within a tick power is sampled, and how it is smoothed.
         jitter_seconds: standard deviation of the moment a tick's value is of.
+        sample_jitter_seconds: standard deviation of the moment of a sample.
         tick_noise: relative standard deviation of one tick's energy.
+        gain_noise: relative standard deviation of the sensor's gain, which wanders over seconds.
         read_seconds: how long a read of the counter takes.
         counter: whether there is an energy counter.
         memory_share: part of the power that the memory draws; None where the device does not tell.
@@ -91,7 +96,9 @@ class SimulatedDevice:
     phase: float = 0.037
     sensor: Sensor = SENSORS["h200"]
     jitter_seconds: float = 0.0005
+    sample_jitter_seconds: float = 0.001
     tick_noise: float = 0.005
+    gain_noise: float = 0.002
     read_seconds: float = 0.0035
     counter: bool = True
     memory_share: float | None = 0.3
@@ -148,10 +155,18 @@ class SimulatedDevice:
         for n in range(max(self._counted) + 1, number + 1):
             tick = self._tick(n)
             moments = [tick + at - (PERIOD_SECONDS if at > 0 else 0.0) for at in self.sensor.samples]
-            excess = math.fsum(self._load.smoothed(moment, self.sensor.smoothing) for moment in moments)
+            excess = math.fsum(
+                self._load.smoothed(
+                    moment + self.sample_jitter_seconds * self._random(n, f"sample {index}"), self.sensor.smoothing
+                )
+                for index, moment in enumerate(moments)
+            )
             drawn = self._idle(tick) - self._idle(tick - PERIOD_SECONDS)
             drawn += excess * PERIOD_SECONDS / len(moments)
-            self._counted[n] = self._counted[n - 1] + drawn * (1 + self.tick_noise * self._random(n, "sensor"))
+            gain = self.gain_noise * self._random(n // GAIN_TICKS, "gain")
+            self._counted[n] = self._counted[n - 1] + drawn * (
+                1 + gain + self.tick_noise * self._random(n, "sensor")
+            )
         return self._counted.get(number, 0.0)
 
     def _random(self, number: int, what: str) -> float:
