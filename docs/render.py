@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks import accuracy_report
 from pytest_llm_energy import Scenario
 from pytest_llm_energy.reporting.messages import failure
 from pytest_llm_energy.reporting.summary import CaseOutcome, Summary, last_line, state_of
@@ -24,6 +25,8 @@ from tests.journals import SimulatedSession
 ROOT = Path(__file__).parents[1]
 BASELINES = ROOT / "baselines"
 CPU_JOURNAL = ROOT / "docs" / "measurements" / "cpu.jsonl.gz"
+
+METER_ACCURACY = ROOT / "docs" / "measurements" / "meter-accuracy-h200.json"
 
 SHOWN_LEVELS = ("batching", "mixture-of-experts")
 """Findings whose levels the README shows; the whole table is forty rows."""
@@ -49,6 +52,8 @@ def _generated() -> Iterator[tuple[Path, str]]:
         "regression": _regression,
     }
     yield ROOT / "README.md", _filled((ROOT / "README.md").read_text(), parts)
+    metering = ROOT / "docs" / "metering.md"
+    yield metering, _filled(metering.read_text(), {"meter-accuracy": _meter_accuracy})
     for name, kind in (("baseline", Baseline), ("published", Published)):
         yield ROOT / "docs" / f"{name}.schema.json", json.dumps(msgspec.json.schema(kind), indent=2) + "\n"
 
@@ -96,6 +101,12 @@ def _cpu_table() -> str:
         "```",
     ]
     return "\n".join(line.rstrip() for text in lines for line in text.splitlines() or [""])
+
+
+def _meter_accuracy() -> str:
+    report = accuracy_report.read(METER_ACCURACY)
+    lines = [accuracy_report.conditions(report), "", *accuracy_report.text_lines(report)]
+    return "\n".join(["```text", *(line.rstrip() for line in lines), "```"])
 
 
 def _regression() -> str:
