@@ -4,92 +4,29 @@ import datetime
 import os
 import re
 import sys
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from pytest_llm_energy import markers, options
+from pytest_llm_energy import markers, options, outcomes
 from pytest_llm_energy.errors import EnergyError
 from pytest_llm_energy.fixtures import CASE, DEGREE, METER, SESSION, energy_meter, gpu_model
 from pytest_llm_energy.hardware.catalogue import GpuSpec, catalogue, gpu_spec
 from pytest_llm_energy.hardware.detection import Host
-from pytest_llm_energy.reporting import messages, summary
+from pytest_llm_energy.outcomes import OUTCOMES, Outcomes
+from pytest_llm_energy.reporting import summary
 from pytest_llm_energy.reporting.live import Live, LogLines, Silent, StatusLine, Uncaptured
-from pytest_llm_energy.reporting.summary import CaseOutcome, Summary
 from pytest_llm_energy.session import EnergySession
-from pytest_llm_energy.verdicts import files
-from pytest_llm_energy.verdicts.journal import join_segments, segments_folder
-from pytest_llm_energy.verdicts.rows import failing, worst
+from pytest_llm_energy.verdicts.journal import segments_folder
 
 __all__ = ["energy_meter", "gpu_model"]
 
 
-class Outcomes:
-    """Gathers how energy tests ended where reports arrive: in the only process, or in xdist's controller."""
-
-    def __init__(self) -> None:
-        self.by_test: dict[str, CaseOutcome] = {}
-        self.expected = 0
-        self.problem: str | None = None
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the outcome off a report."""
-        carried = getattr(report, "llm_energy", None)
-        if carried is not None:
-            self.by_test[report.nodeid] = msgspec.convert(carried["outcome"], CaseOutcome)
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
-        """Learn from an xdist worker how many energy tests it selected; each selects the same."""
-        output = getattr(node, "workeroutput", {})
-        self.expected = max(self.expected, output.get("llm_energy_expected", 0))
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Close what was held and join the journal; a run that decided nothing does not pass.
-
-        Last of all, since xdist ends its workers, who still write, in this hook too.
-        """
-        config = session.config
-        energy = config.stash[SESSION]
-        energy.close()
-        if hasattr(config, "workeroutput"):
-            config.workeroutput["llm_energy_expected"] = self.expected
-            return
-        try:
-            join_segments(energy.journal)
-        except EnergyError as error:
-            self.problem = str(error)
-        undecided = _summary(config).decided_nothing and not config.option.collectonly
-        if undecided and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = EXIT_DECIDED_NOTHING
-
-
-OUTCOMES = pytest.StashKey[Outcomes]()
-"""On the config: outcomes so far, and how many energy tests this process selected."""
-
 SPECS = pytest.StashKey[tuple[GpuSpec, ...]]()
 """On the config: GPU models that energy tests are collected for."""
-
-EXIT_DECIDED_NOTHING = pytest.ExitCode.NO_TESTS_COLLECTED
-
-STATUS = {
-    "regressed": ("regressed", "R", ("REGRESSED", {"red": True})),
-    "contradicts": ("contradicts", "C", ("CONTRADICTS", {"red": True})),
-    "inconclusive": ("inconclusive", "?", ("INCONCLUSIVE", {"yellow": True})),
-    "incomparable": ("incomparable", "~", ("INCOMPARABLE", {"yellow": True})),
-    "improved": ("improved", "I", ("IMPROVED", {"green": True})),
-    "new": ("passed", "n", "NEW"),
-    "confirms": ("passed", "c", "CONFIRMS"),
-    "ok": ("passed", ".", "OK"),
-    "shown": ("passed", "s", "SHOWN"),
-}
-"""Category, letter and word by verdict. A test that fails the gate stays in pytest's category ``failed``, whose
-messages it prints; only its letter and word are the verdict's."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -243,47 +180,14 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put the verdicts on the report; one that fails the gate fails the test."""
     report = yield
-    if CASE not in item.stash:
-        return report
-    error = call.excinfo.value if call.excinfo else None
-    if isinstance(error, EnergyError) and item.config.option.tbstyle == "auto":
-        report.longrepr = f"{type(error).__name__}: {error}"
-    outcome = _outcome(item, report, error)
-    if outcome is None:
-        return report
-    energy = item.config.stash[SESSION]
-    carried: dict[str, Any] = {"outcome": msgspec.to_builtins(outcome), "error": isinstance(error, EnergyError)}
-    if report.when == "call" and error is None:
-        failed = failing(outcome.rows, energy.options.gate)
-        if failed:
-            _fail(item, report, messages.failure(failed))
-        if outcome.rows:
-            carried["verdict"] = worst(outcome.rows)
-            item.user_properties.append(("energy_verdict", worst(outcome.rows)))
-    report.llm_energy = carried  # type: ignore[attr-defined]
+    if CASE in item.stash:
+        outcomes.put_on(report, item, call.excinfo.value if call.excinfo else None)
     return report
-
-
-def _fail(item: pytest.Item, report: pytest.TestReport, message: str) -> None:
-    """Make a passed report a failed one, or an expected failure where the test is marked so."""
-    expected = item.get_closest_marker("xfail")
-    report.outcome = "failed" if expected is None else "skipped"
-    report.longrepr = message
-    if expected is not None:
-        report.wasxfail = str(expected.kwargs.get("reason", ""))
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> Any:
     """Letters and words of the verdicts; an engine or meter that failed is an error, not a failure."""
-    carried = getattr(report, "llm_energy", None)
-    if carried is None or report.when != "call" or report.skipped:
-        return None
-    if carried["error"]:
-        return "error", "E", "ERROR"
-    if "verdict" not in carried:
-        return None
-    category, letter, word = STATUS[carried["verdict"]]
-    return ("failed" if report.failed else category), letter, word
+    return outcomes.status(report)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -294,7 +198,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or hasattr(config, "workerinput") or config.option.collectonly:
         return result
-    found = _summary(config)
+    found = outcomes.summary_of(config)
     if found.cases:
         reporter.write_line(summary.last_line(found), red=found.decided_nothing)
     if problem := config.stash[OUTCOMES].problem:
@@ -304,13 +208,13 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the tables; write the Markdown and the annotation where they are wanted."""
-    found = _summary(config)
+    found = outcomes.summary_of(config)
     if not found.outcomes or config.option.collectonly:
         return
     terminalreporter.section(f"energy: {_title(config.stash[SESSION])}")
     for line in summary.text_lines(found):
         terminalreporter.write_line(line)
-    for problem in _write_reports(config.stash[SESSION].options.report, found):
+    for problem in outcomes.write_reports(config.stash[SESSION].options.report, found):
         terminalreporter.write_line(f"energy: {problem}", red=True)
     error = summary.annotation(found) if os.environ.get("GITHUB_ACTIONS") == "true" else None
     if error:
@@ -364,62 +268,12 @@ def _cannot_run(session: EnergySession, item: pytest.Item) -> str | None:
     return None
 
 
-def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> CaseOutcome | None:
-    """How the test stands after this phase; None while it goes on."""
-    key = item.stash[CASE]
-    meter = item.stash.get(METER, None)
-    rows = meter.rows if meter else []
-    source = item.config.stash[SESSION].source
-    if report.skipped:
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        return CaseOutcome(key=key, state="skipped", says=reason.removeprefix("Skipped: "))
-    if report.failed and report.when != "teardown":
-        says = str(error) or type(error).__name__
-        if meter is not None:
-            meter.trouble(says)
-        return CaseOutcome(key=key, state="errored", rows=rows, source=source, says=says)
-    if report.when != "call":
-        return None
-    measured = bool(meter and meter.measured)
-    return CaseOutcome(key=key, state=summary.state_of(rows, measured=measured), rows=rows, source=source)
-
-
-def _summary(config: pytest.Config) -> Summary:
-    energy = config.stash[SESSION]
-    journal = energy.journal if energy.journal.exists() else None
-    return Summary(
-        outcomes=config.stash[OUTCOMES].by_test,
-        expected=config.stash[OUTCOMES].expected,
-        gate=energy.options.gate,
-        journal=_shown(journal, config) if journal else None,
-    )
-
-
-def _shown(path: Path, config: pytest.Config) -> str:
-    return os.path.relpath(path, config.invocation_params.dir)
-
-
 def _title(energy: EnergySession) -> str:
     if energy.replayed:
         simulated = ", simulated" if energy.replayed.opened.simulated else ""
         return f"{energy.spec.name}, replayed{simulated}"
     facts = energy.fingerprint(()).identity
     return f"{facts['processor']}, {facts['cores']} cores" if energy.spec.key == "cpu" else energy.spec.name
-
-
-def _write_reports(report: Path | None, found: Summary) -> Iterable[str]:
-    text = summary.markdown(found)
-    if report is not None:
-        try:
-            files.write_whole(report, text)
-        except EnergyError as error:
-            yield str(error)
-    if place := os.environ.get("GITHUB_STEP_SUMMARY"):
-        try:
-            with Path(place).open("a", encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            yield f"cannot write the step summary {place}: {error.strerror}"
 
 
 def _live(config: pytest.Config) -> Live:

@@ -1,0 +1,177 @@
+"""How energy tests ended: on each report, gathered over all of them, and written out at the end."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pytest_llm_energy.errors import EnergyError
+from pytest_llm_energy.fixtures import CASE, METER, SESSION
+from pytest_llm_energy.reporting import messages, summary
+from pytest_llm_energy.reporting.summary import CaseOutcome, Summary
+from pytest_llm_energy.verdicts import files
+from pytest_llm_energy.verdicts.journal import join_segments
+from pytest_llm_energy.verdicts.rows import failing, worst
+
+EXIT_DECIDED_NOTHING = pytest.ExitCode.NO_TESTS_COLLECTED
+
+STATUS = {
+    "regressed": ("regressed", "R", ("REGRESSED", {"red": True})),
+    "contradicts": ("contradicts", "C", ("CONTRADICTS", {"red": True})),
+    "inconclusive": ("inconclusive", "?", ("INCONCLUSIVE", {"yellow": True})),
+    "incomparable": ("incomparable", "~", ("INCOMPARABLE", {"yellow": True})),
+    "improved": ("improved", "I", ("IMPROVED", {"green": True})),
+    "new": ("passed", "n", "NEW"),
+    "confirms": ("passed", "c", "CONFIRMS"),
+    "ok": ("passed", ".", "OK"),
+    "shown": ("passed", "s", "SHOWN"),
+}
+"""Category, letter and word by verdict. A test that fails the gate stays in pytest's category ``failed``, whose
+messages it prints; only its letter and word are the verdict's."""
+
+
+class Outcomes:
+    """Gathers how energy tests ended where reports arrive: in the only process, or in xdist's controller."""
+
+    def __init__(self) -> None:
+        self.by_test: dict[str, CaseOutcome] = {}
+        self.expected = 0
+        self.problem: str | None = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the outcome off a report."""
+        carried = getattr(report, "llm_energy", None)
+        if carried is not None:
+            self.by_test[report.nodeid] = msgspec.convert(carried["outcome"], CaseOutcome)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Learn from an xdist worker how many energy tests it selected; each selects the same."""
+        output = getattr(node, "workeroutput", {})
+        self.expected = max(self.expected, output.get("llm_energy_expected", 0))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Close what was held and join the journal; a run that decided nothing does not pass.
+
+        Last of all, since xdist ends its workers, who still write, in this hook too.
+        """
+        config = session.config
+        energy = config.stash[SESSION]
+        energy.close()
+        if hasattr(config, "workeroutput"):
+            config.workeroutput["llm_energy_expected"] = self.expected
+            return
+        try:
+            join_segments(energy.journal)
+        except EnergyError as error:
+            self.problem = str(error)
+        undecided = summary_of(config).decided_nothing and not config.option.collectonly
+        if undecided and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = EXIT_DECIDED_NOTHING
+
+
+OUTCOMES = pytest.StashKey[Outcomes]()
+"""On the config: outcomes so far, and how many energy tests this process selected."""
+
+
+def put_on(report: pytest.TestReport, item: pytest.Item, error: BaseException | None) -> None:
+    """Put how an energy test stands, with its verdicts, on the report of a phase; fail it if they fail the gate.
+
+    Args:
+        report: of the phase that has ended.
+        item: the test.
+        error: what the phase raised, None if nothing.
+    """
+    if isinstance(error, EnergyError) and item.config.option.tbstyle == "auto":
+        report.longrepr = f"{type(error).__name__}: {error}"
+    outcome = _outcome(item, report, error)
+    if outcome is None:
+        return
+    carried: dict[str, Any] = {"outcome": msgspec.to_builtins(outcome), "error": isinstance(error, EnergyError)}
+    if report.when == "call" and error is None:
+        failed = failing(outcome.rows, item.config.stash[SESSION].options.gate)
+        if failed:
+            _fail(item, report, messages.failure(failed))
+        if outcome.rows:
+            carried["verdict"] = worst(outcome.rows)
+            item.user_properties.append(("energy_verdict", worst(outcome.rows)))
+    report.llm_energy = carried  # type: ignore[attr-defined]
+
+
+def status(report: pytest.TestReport) -> Any:
+    """Category, letter and word of a report that carries a verdict, or an engine's or meter's error; else None."""
+    carried = getattr(report, "llm_energy", None)
+    if carried is None or report.when != "call" or report.skipped:
+        return None
+    if carried["error"]:
+        return "error", "E", "ERROR"
+    if "verdict" not in carried:
+        return None
+    category, letter, word = STATUS[carried["verdict"]]
+    return ("failed" if report.failed else category), letter, word
+
+
+def summary_of(config: pytest.Config) -> Summary:
+    """What there is to report so far."""
+    energy = config.stash[SESSION]
+    journal = energy.journal if energy.journal.exists() else None
+    return Summary(
+        outcomes=config.stash[OUTCOMES].by_test,
+        expected=config.stash[OUTCOMES].expected,
+        gate=energy.options.gate,
+        journal=_shown(journal, config) if journal else None,
+    )
+
+
+def write_reports(report: Path | None, found: Summary) -> Iterable[str]:
+    """Write the Markdown to the file asked for and to GitHub's step summary; yields what could not be written."""
+    text = summary.markdown(found)
+    if report is not None:
+        try:
+            files.write_whole(report, text)
+        except EnergyError as error:
+            yield str(error)
+    if place := os.environ.get("GITHUB_STEP_SUMMARY"):
+        try:
+            with Path(place).open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            yield f"cannot write the step summary {place}: {error.strerror}"
+
+
+def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> CaseOutcome | None:
+    """How the test stands after this phase; None while it goes on."""
+    key = item.stash[CASE]
+    meter = item.stash.get(METER, None)
+    rows = meter.rows if meter else []
+    source = item.config.stash[SESSION].source
+    if report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        return CaseOutcome(key=key, state="skipped", says=reason.removeprefix("Skipped: "))
+    if report.failed and report.when != "teardown":
+        says = str(error) or type(error).__name__
+        if meter is not None:
+            meter.trouble(says)
+        return CaseOutcome(key=key, state="errored", rows=rows, source=source, says=says)
+    if report.when != "call":
+        return None
+    measured = bool(meter and meter.measured)
+    return CaseOutcome(key=key, state=summary.state_of(rows, measured=measured), rows=rows, source=source)
+
+
+def _fail(item: pytest.Item, report: pytest.TestReport, message: str) -> None:
+    """Make a passed report a failed one, or an expected failure where the test is marked so."""
+    expected = item.get_closest_marker("xfail")
+    report.outcome = "failed" if expected is None else "skipped"
+    report.longrepr = message
+    if expected is not None:
+        report.wasxfail = str(expected.kwargs.get("reason", ""))
+
+
+def _shown(path: Path, config: pytest.Config) -> str:
+    return os.path.relpath(path, config.invocation_params.dir)
