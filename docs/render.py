@@ -14,11 +14,12 @@ import msgspec
 from benchmarks import accuracy_report
 from pytest_llm_energy import Scenario
 from pytest_llm_energy.reporting.messages import failure
-from pytest_llm_energy.reporting.summary import CaseOutcome, Summary, last_line, state_of
+from pytest_llm_energy.reporting.summary import CaseOutcome, Summary, last_line, state_of, total_line
 from pytest_llm_energy.reporting.tables import claim_table, level_table, split
 from pytest_llm_energy.verdicts.baselines import Baseline, Published, read_baseline, read_published
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
+from pytest_llm_energy.verdicts.measured import Metered
 from pytest_llm_energy.verdicts.rows import failing
 from tests.journals import SimulatedSession
 
@@ -80,7 +81,10 @@ def _judged(journal: Journal) -> Summary:
             budget=None,
         )
         state = state_of(rows, measured=True)
-        outcomes[str(key)] = CaseOutcome(key=key, state=state, rows=rows, source=journal.opened.source)
+        metered = Metered.of(journal.readings_of(key))
+        outcomes[str(key)] = CaseOutcome(
+            key=key, state=state, rows=rows, source=journal.opened.source, metered=metered
+        )
     return Summary(outcomes=outcomes, expected=len(outcomes), gate="on")
 
 
@@ -90,6 +94,8 @@ def _cpu_table() -> str:
     shown = [row for row in levels if row.key.finding in SHOWN_LEVELS]
     lines = [
         "```text",
+        total_line(summary),
+        "",
         "Levels: joules per output token (estimated: shown, never gated)",
         level_table(shown, style="simple"),
         "...",

@@ -18,7 +18,7 @@ from pytest_llm_energy.verdicts.baselines import Baseline, Published, read_basel
 from pytest_llm_energy.verdicts.claims import Claim
 from pytest_llm_energy.verdicts.journal import Checked, Ran, Troubled, Windowed
 from pytest_llm_energy.verdicts.judge import Conditions, judge, judge_recorded
-from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run, counting
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Metered, Run, counting
 from pytest_llm_energy.verdicts.rows import Row
 
 
@@ -95,6 +95,12 @@ class EnergyMeter:
     rows: list[Row] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     _stack: dict[str, str] = field(default_factory=dict)
+    _readings: list[Reading] = field(default_factory=list)
+
+    @property
+    def metered(self) -> Metered:
+        """Energy of this test's valid windows so far."""
+        return Metered.of(self._readings)
 
     @contextmanager
     def window(self, name: str = "window") -> Iterator[WindowReading]:
@@ -116,6 +122,7 @@ class EnergyMeter:
             opened.abandon()
             raise
         result._reading = opened.close(started, time.monotonic())
+        self._readings.append(result.reading)
         self._session.record(Windowed(key=self._key, name=name, reading=result.reading))
 
     def measure(self, *scenarios: Scenario) -> Measured:
@@ -197,6 +204,7 @@ class EnergyMeter:
             EnergyError: the case ended in an error when it was measured, or nothing valid was.
         """
         assert self._session.replayed is not None
+        self._readings = self._session.replayed.readings_of(self._key)
         self.rows += judge_recorded(
             self._session.replayed,
             self._key,
@@ -226,6 +234,7 @@ class EnergyMeter:
         def record(work: Work, run: Run) -> None:
             self._session.record(Ran(key=self._key, series=series, arm=work.name, identity=work.identity, run=run))
             runs[work.name].append(run)
+            self._readings.append(run.reading)
 
         try:
             works = [self._work(name, thing) for name, thing in things.items()]

@@ -1,16 +1,21 @@
 """Command line and ini settings, read once into a frozen configuration."""
 
 import argparse
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import pytest
 
 from pytest_llm_energy.errors import UsageError
 from pytest_llm_energy.metering.choice import METERS
+from pytest_llm_energy.reporting.carbon import CarbonIntensity, of_country
 from pytest_llm_energy.verdicts.judge import DEFAULT_BUDGET
 from pytest_llm_energy.verdicts.rows import Gate
+
+T = TypeVar("T")
 
 GATES: tuple[str, ...] = get_args(Gate)
 
@@ -36,6 +41,7 @@ class EnergyConfig:
         runs: metered windows per arm, None for the GPU model's default.
         window_seconds: shortest window, None for the GPU model's default.
         deadline_seconds: longest time any one request to an engine may take.
+        carbon: what a joule costs in CO2e, None where nothing says.
     """
 
     gate: Gate
@@ -49,6 +55,7 @@ class EnergyConfig:
     runs: int | None
     window_seconds: float | None
     deadline_seconds: float
+    carbon: CarbonIntensity | None
 
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> "EnergyConfig":
@@ -69,7 +76,7 @@ class EnergyConfig:
         return cls(
             gate=option("gate") or _ini_gate(config.getini("energy_gate") or "on"),
             budget=config.getoption("energy_budget"),
-            default_budget=_ini_budget(config.getini("energy_budget") or None) or DEFAULT_BUDGET,
+            default_budget=_from_ini(config, "energy_budget", percentage) or DEFAULT_BUDGET,
             baselines=path("baselines") or config.rootpath / baselines,
             journal=path("journal"),
             replay=path("replay"),
@@ -78,6 +85,7 @@ class EnergyConfig:
             runs=option("runs"),
             window_seconds=option("window"),
             deadline_seconds=option("deadline") or DEFAULT_DEADLINE_SECONDS,
+            carbon=_carbon(config),
         )
 
 
@@ -106,9 +114,20 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help=f"longest wait for an engine's answer (default: {DEFAULT_DEADLINE_SECONDS:g})",
     )
+    add("--energy-country", metavar="ISO3", help="add grams of CO2e, by this country's electricity, such as DEU")
+    add("--energy-intensity", type=_intensity, metavar="G_PER_KWH", help="add grams of CO2e, by this intensity")
+    add(
+        "--energy-pue",
+        type=_pue,
+        metavar="FACTOR",
+        help="energy of the building per energy of the devices, in the grams alone (default: 1.0)",
+    )
     parser.addini("energy_gate", "default of --energy-gate", default="")
     parser.addini("energy_budget", "budget of levels that neither test nor baseline give one", default="")
     parser.addini("energy_baselines", "default of --energy-baselines, relative to the root folder", default="")
+    parser.addini("energy_country", "default of --energy-country", default="")
+    parser.addini("energy_intensity", "default of --energy-intensity", default="")
+    parser.addini("energy_pue", "default of --energy-pue", default="")
 
 
 def percentage(text: str) -> float:
@@ -127,13 +146,36 @@ def percentage(text: str) -> float:
 
 
 def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
+    value = _number(text)
+    if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no positive number of seconds")
     return value
+
+
+def _intensity(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no carbon intensity: write grams of CO2e per kWh, such as 381"
+        )
+    return value
+
+
+def _pue(text: str) -> float:
+    value = _number(text)
+    if not 1 <= value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no power usage effectiveness: write 1.0 or more, such as 1.2"
+        )
+    return value
+
+
+def _number(text: str) -> float:
+    """The number, or one that no comparison holds for."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _at_least_two(text: str) -> int:
@@ -142,13 +184,37 @@ def _at_least_two(text: str) -> int:
     return int(text)
 
 
-def _ini_budget(text: str | None) -> float | None:
-    if text is None:
+def _carbon(config: pytest.Config) -> CarbonIntensity | None:
+    """What the command line says about grams, or else the ini file."""
+    stated_pue = config.getoption("energy_pue")
+    pue = stated_pue or _from_ini(config, "energy_pue", _pue) or 1.0
+    places = (
+        (config.getoption("energy_country"), config.getoption("energy_intensity")),
+        (config.getini("energy_country"), _from_ini(config, "energy_intensity", _intensity)),
+    )
+    for country, intensity in places:
+        if country and intensity is not None:
+            raise UsageError(
+                "energy-country and energy-intensity both say what a kWh costs in CO2e: give one of them"
+            )
+        if country:
+            return of_country(country, pue=pue)
+        if intensity is not None:
+            return CarbonIntensity(grams_per_kwh=intensity, source="as stated", pue=pue)
+    if stated_pue is not None:
+        raise UsageError("--energy-pue enters grams of CO2e alone: give --energy-country or --energy-intensity too")
+    return None
+
+
+def _from_ini(config: pytest.Config, name: str, read: Callable[[str], T]) -> T | None:
+    """The setting of that name, None where the ini file is silent."""
+    text = config.getini(name)
+    if not text:
         return None
     try:
-        return percentage(text)
+        return read(text)
     except argparse.ArgumentTypeError as error:
-        raise UsageError(f"ini setting energy_budget: {error}") from None
+        raise UsageError(f"ini setting {name}: {error}") from None
 
 
 def _ini_gate(text: str) -> Gate:

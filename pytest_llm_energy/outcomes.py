@@ -14,6 +14,7 @@ from pytest_llm_energy.reporting import messages, summary
 from pytest_llm_energy.reporting.summary import CaseOutcome, Summary
 from pytest_llm_energy.verdicts import files
 from pytest_llm_energy.verdicts.journal import join_segments
+from pytest_llm_energy.verdicts.measured import Metered
 from pytest_llm_energy.verdicts.rows import failing, worst
 
 EXIT_DECIDED_NOTHING = pytest.ExitCode.NO_TESTS_COLLECTED
@@ -125,6 +126,7 @@ def summary_of(config: pytest.Config) -> Summary:
         expected=config.stash[OUTCOMES].expected,
         gate=energy.options.gate,
         journal=_shown(journal, config) if journal else None,
+        carbon=energy.options.carbon,
     )
 
 
@@ -149,19 +151,20 @@ def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException 
     key = item.stash[CASE]
     meter = item.stash.get(METER, None)
     rows = meter.rows if meter else []
+    metered = meter.metered if meter else Metered()
     source = item.config.stash[SESSION].source
     if report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        return CaseOutcome(key=key, state="skipped", says=reason.removeprefix("Skipped: "))
+        return CaseOutcome(key=key, state="skipped", says=reason.removeprefix("Skipped: "), metered=metered)
     if report.failed and report.when != "teardown":
         says = str(error) or type(error).__name__
         if meter is not None:
             meter.trouble(says)
-        return CaseOutcome(key=key, state="errored", rows=rows, source=source, says=says)
+        return CaseOutcome(key=key, state="errored", rows=rows, source=source, says=says, metered=metered)
     if report.when != "call":
         return None
-    measured = bool(meter and meter.measured)
-    return CaseOutcome(key=key, state=summary.state_of(rows, measured=measured), rows=rows, source=source)
+    state = summary.state_of(rows, measured=bool(meter and meter.measured))
+    return CaseOutcome(key=key, state=state, rows=rows, source=source, metered=metered)
 
 
 def _fail(item: pytest.Item, report: pytest.TestReport, message: str) -> None:

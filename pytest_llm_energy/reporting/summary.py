@@ -6,9 +6,11 @@ from typing import Literal
 
 import msgspec
 
+from pytest_llm_energy.reporting import words
+from pytest_llm_energy.reporting.carbon import CarbonIntensity
 from pytest_llm_energy.reporting.messages import headline
 from pytest_llm_energy.reporting.tables import claim_table, level_table, split
-from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.measured import CaseKey, Metered
 from pytest_llm_energy.verdicts.rows import Gate, Row, by_severity, decided, failing
 
 State = Literal["judged", "undecided", "skipped", "errored", "metered"]
@@ -24,6 +26,7 @@ class CaseOutcome(msgspec.Struct, kw_only=True):
         rows: its verdicts.
         source: what metered it, in words.
         says: why it was skipped, or what went wrong.
+        metered: energy of its valid windows.
     """
 
     key: CaseKey
@@ -31,6 +34,7 @@ class CaseOutcome(msgspec.Struct, kw_only=True):
     rows: list[Row] = msgspec.field(default_factory=list)
     source: str | None = None
     says: str | None = None
+    metered: Metered = Metered()
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,12 +45,14 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         expected: energy tests selected, reached or not.
         gate: which verdicts fail.
         journal: how to refer to the journal, None when nothing was written.
+        carbon: what a joule costs in CO2e, None to leave grams out.
     """
 
     outcomes: Mapping[str, CaseOutcome]
     expected: int
     gate: Gate
     journal: str | None = None
+    carbon: CarbonIntensity | None = None
 
     @property
     def rows(self) -> list[Row]:
@@ -80,13 +86,12 @@ def state_of(rows: Sequence[Row], *, measured: bool) -> State:
 def text_lines(summary: Summary, *, style: str = "simple") -> Iterator[str]:
     """The tables and what was left out, for the terminal."""
     levels, claims = split(summary.rows)
-    for source in _sources(summary):
-        yield f"metered by: {source}"
+    yield from _metered(summary)
     if levels:
         yield ""
         estimated = " (estimated: shown, never gated)" if any(row.estimated for row in levels) else ""
         yield f"Levels: joules per output token{estimated}"
-        yield from level_table(levels, style=style).splitlines()
+        yield from level_table(levels, style=style, carbon=summary.carbon).splitlines()
         notes = sorted({row.note for row in levels if row.note and row.verdict == "incomparable"})
         yield from (f"  {note}" for note in notes[:MOST_NOTES])
         if len(notes) > MOST_NOTES:
@@ -119,16 +124,29 @@ def last_line(summary: Summary) -> str:
     return line
 
 
+def total_line(summary: Summary) -> str:
+    """What was metered, whatever became of it: ``metered in all: 12.3 kJ in 210 windows, 1.3 g CO2e``."""
+    total = sum((outcome.metered for outcome in summary.outcomes.values()), start=Metered())
+    if not total.windows:
+        return "metered in all: no valid window"
+    windows = "1 window" if total.windows == 1 else f"{total.windows} windows"
+    grams = f", {words.grams(summary.carbon.grams(total.joules))} CO2e" if summary.carbon else ""
+    return f"metered in all: {words.joules(total.joules)} in {windows}{grams}"
+
+
 def markdown(summary: Summary) -> str:
     """The same as a Markdown document."""
     levels, claims = split(summary.rows)
     parts = ["## Energy", last_line(summary)]
-    parts += [f"metered by: {source}" for source in _sources(summary)]
+    parts += _metered(summary)
     parts += [f"- {o.key}: error: {o.says}" for o in summary.outcomes.values() if o.state == "errored"]
     parts += [f"- {headline(row)}" for row in failing(summary.rows, summary.gate)]
     if levels:
         estimated = " (estimated: shown, never gated)" if any(row.estimated for row in levels) else ""
-        parts += [f"### Levels: joules per output token{estimated}", level_table(levels, style="github")]
+        parts += [
+            f"### Levels: joules per output token{estimated}",
+            level_table(levels, style="github", carbon=summary.carbon),
+        ]
     if claims:
         parts += ["### Claims", claim_table(claims, style="github")]
     if skipped := list(_skipped(summary)):
@@ -150,8 +168,12 @@ def annotation(summary: Summary) -> str | None:
     return f"::error title=Energy {title}::{escaped}"
 
 
-def _sources(summary: Summary) -> list[str]:
-    return sorted({outcome.source for outcome in summary.outcomes.values() if outcome.source})
+def _metered(summary: Summary) -> Iterator[str]:
+    """By what was metered, how much in all, and what a joule costs in CO2e."""
+    yield from sorted({f"metered by: {o.source}" for o in summary.outcomes.values() if o.source})
+    yield total_line(summary)
+    if summary.carbon:
+        yield summary.carbon.says
 
 
 def _skipped(summary: Summary) -> Iterator[str]:

@@ -4,12 +4,19 @@ import re
 from collections.abc import Iterable, Sequence
 
 from pytest_llm_energy.reporting import words
+from pytest_llm_energy.reporting.carbon import CarbonIntensity
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow, Row
 
 
-def level_table(rows: Sequence[LevelRow], *, style: str) -> str:
-    """Joules per token of every arm against its reference; columns nobody needs are left out."""
+def level_table(rows: Sequence[LevelRow], *, style: str, carbon: CarbonIntensity | None = None) -> str:
+    """Joules per token of every arm against its reference; columns nobody needs are left out.
+
+    Args:
+        rows: levels in the order to show.
+        style: one of tabulate's formats.
+        carbon: adds a column of grams of CO2e per million output tokens, None for none.
+    """
     cases = short_cases(rows)
     records = [
         {
@@ -17,6 +24,7 @@ def level_table(rows: Sequence[LevelRow], *, style: str) -> str:
             "case": cases[row.key],
             "arm": row.arm,
             "J/token": f"{words.joules(row.joules)}{'/call' if row.unit == 'call' else ''}",
+            GRAMS: _grams(row, carbon) if carbon else "",
             "spread": words.spread(row),
             "runs": str(row.runs),
             "baseline": words.joules(row.change.reference_joules) if row.change else "",
@@ -27,7 +35,15 @@ def level_table(rows: Sequence[LevelRow], *, style: str) -> str:
         }
         for row in rows
     ]
-    return _table(records, right=("J/token", "spread", "runs", "baseline"), style=style)
+    return _table(records, right=("J/token", GRAMS, "spread", "runs", "baseline"), style=style)
+
+
+GRAMS = "gCO2e/Mtok"
+"""Heading of the column of grams per million output tokens (per million calls, where a row says so)."""
+
+
+def _grams(row: LevelRow, carbon: CarbonIntensity) -> str:
+    return f"{words.significant(carbon.grams(row.joules * 1e6))}{'/Mcall' if row.unit == 'call' else ''}"
 
 
 def claim_table(rows: Sequence[ClaimRow], *, style: str) -> str:

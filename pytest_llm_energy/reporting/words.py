@@ -27,10 +27,23 @@ def exponent(interval: Interval) -> str:
 
 def joules(value: float) -> str:
     """Joules with four significant digits and a prefix."""
-    for limit, scale, unit in ((1e-3, 1e6, "uJ"), (1.0, 1e3, "mJ"), (1e3, 1.0, "J")):
+    for limit, scale, unit in ((1e-3, 1e6, "uJ"), (1.0, 1e3, "mJ"), (1e3, 1.0, "J"), (1e6, 1e-3, "kJ")):
         if abs(value) < limit:
             return f"{value * scale:.4g} {unit}"
-    return f"{value / 1e3:.4g} kJ"
+    return f"{value / 1e6:.4g} MJ"
+
+
+def grams(value: float) -> str:
+    """Grams with three significant digits and a prefix."""
+    for limit, scale, unit in ((1e-3, 1e6, "ug"), (1.0, 1e3, "mg"), (1e3, 1.0, "g")):
+        if 0 < abs(value) < limit:
+            return f"{significant(value * scale)} {unit}"
+    return f"{significant(value / 1e3)} kg"
+
+
+def significant(value: float) -> str:
+    """A number with three significant digits, or all those before the point, and no exponent for large ones."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def spread(row: LevelRow) -> str:

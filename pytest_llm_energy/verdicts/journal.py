@@ -188,7 +188,7 @@ class Journal:
         self.starts: dict[str, Started] = {}
         self.checks: list[Checked] = []
         self.troubles: dict[CaseKey, str] = {}
-        self._windowed: set[CaseKey] = set()
+        self._windowed: dict[CaseKey, list[Reading]] = {}
         self._runs: dict[tuple[CaseKey, int], dict[str, list[Ran]]] = {}
         openings = []
         for record in records:
@@ -205,7 +205,7 @@ class Journal:
                 case Troubled():
                     self.troubles[record.key] = record.says
                 case Windowed():
-                    self._windowed.add(record.key)
+                    self._windowed.setdefault(record.key, []).append(record.reading)
         if not openings:
             raise JournalError(f"{path} does not say under which conditions it was measured: no record 'opened'")
         if any((o.gpu, o.method) != (openings[0].gpu, openings[0].method) for o in openings):
@@ -215,11 +215,17 @@ class Journal:
     @property
     def cases(self) -> set[CaseKey]:
         """Cases that were measured: with a check, with windows alone, or with an error."""
-        return {check.key for check in self.checks} | self.troubles.keys() | self._windowed
+        return {check.key for check in self.checks} | self.troubles.keys() | self._windowed.keys()
 
     def checks_of(self, key: CaseKey) -> list[Checked]:
         """The checks of one case, in order."""
         return [check for check in self.checks if check.key == key]
+
+    def readings_of(self, key: CaseKey) -> list[Reading]:
+        """Every reading of one case, valid or not."""
+        of_case = (arms for (of, _), arms in self._runs.items() if of == key)
+        ran = [record.run.reading for arms in of_case for records in arms.values() for record in records]
+        return ran + self._windowed.get(key, [])
 
     def measured(self, check: Checked) -> Measured:
         """What a check was about, with its valid runs."""

@@ -28,6 +28,27 @@ class CaseKey(msgspec.Struct, frozen=True, kw_only=True, order=True):
         return f"{self.finding} {self.case} on {self.gpu}"
 
 
+class Metered(msgspec.Struct, frozen=True, kw_only=True):
+    """Energy of the valid windows of a test or a suite, also of those that were taken again.
+
+    Attributes:
+        joules: their energy.
+        windows: how many they are.
+    """
+
+    joules: float = 0.0
+    windows: int = 0
+
+    @classmethod
+    def of(cls, readings: Iterable[Reading]) -> "Metered":
+        """The valid ones among readings."""
+        joules = [reading.joules for reading in readings if reading.valid]
+        return cls(joules=math.fsum(joules), windows=len(joules))
+
+    def __add__(self, other: "Metered") -> "Metered":
+        return Metered(joules=self.joules + other.joules, windows=self.windows + other.windows)
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One reading and what was served in it.
 

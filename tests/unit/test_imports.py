@@ -67,11 +67,12 @@ def test_a_worker_needs_the_standard_library_alone() -> None:
         assert roots <= standard | {"torch", "transformers"}, engine.name
 
 
-def test_collecting_the_suite_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize("option", ["--energy-gate=on", "--energy-country=DEU"])
+def test_collecting_the_suite_imports_nothing_heavy(option: str) -> None:
     code = (
         "import pytest, sys\n"
         "status = pytest.main(['--collect-only', '-qq', '-p', 'no:cacheprovider', '-p', 'no:benchmark', "
-        "'-p', 'no:hypothesispytest', 'energy_tests'])\n"
+        f"'-p', 'no:hypothesispytest', '{option}', 'energy_tests'])\n"
         f"print('heavy:', sorted({HEAVY} & sys.modules.keys()), 'status:', int(status))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
