@@ -105,7 +105,7 @@ def add_options(parser: pytest.Parser) -> None:
     add("--energy-journal", metavar="FILE", help="journal to write (default: ROOTDIR/.llm-energy/TIME.jsonl)")
     add("--energy-replay", metavar="JOURNAL", help="judge a journal; no body, engine or GPU is needed")
     add("--energy-report", metavar="FILE.md", help="write the tables as Markdown")
-    add("--energy-meter", choices=METERS, help="how joules are metered (default: auto)")
+    add("--energy-meter", choices=METERS, help="how joules are metered (default: auto, the most exact one)")
     add("--energy-runs", type=_at_least_two, metavar="N", help="windows per arm (default: 3; on a CPU 5)")
     add("--energy-window", type=_positive, metavar="SECONDS", help="shortest window (default: 2.5; CPU 0.5)")
     add(

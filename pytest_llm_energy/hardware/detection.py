@@ -25,6 +25,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
         power_limit_watts: enforced limit; None where the driver does not say.
         mig: whether multi-instance mode is on (readings are then of the whole card).
         ecc: whether memory error correction is on.
+        nvml_index: NVML's own number of it, for tools that ask for that; None where the driver does not say.
     """
 
     index: int
@@ -33,6 +34,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     power_limit_watts: float | None = None
     mig: bool | None = None
     ecc: bool | None = None
+    nvml_index: int | None = None
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,6 +40,7 @@ def _device(index: int, handle: Any) -> Device:
         power_limit_watts=None if limit is None else limit / 1000,
         mig=None if mig is None else bool(mig[0]),
         ecc=None if ecc is None else bool(ecc[0]),
+        nvml_index=_optional(pynvml.nvmlDeviceGetIndex, handle),
     )
 
 

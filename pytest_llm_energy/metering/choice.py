@@ -20,12 +20,12 @@ def choose_meter(name: str, devices: Sequence[Device]) -> Meter:
         UsageError: the name is unknown, or the meter is not of what the work runs on.
         MeterError: the meter cannot work here.
     """
-    if devices and name in ("rapl", "codecarbon"):
-        raise UsageError(f"--energy-meter={name} meters the processor, and the work runs on a GPU: use nvml")
+    if devices and name == "rapl":
+        raise UsageError("--energy-meter=rapl meters the processor, and the work runs on a GPU: use nvml")
     makers: dict[str, Callable[[], Meter]] = {
         "nvml": lambda: _nvml(devices),
         "rapl": _rapl,
-        "codecarbon": _codecarbon,
+        "codecarbon": lambda: _codecarbon(devices),
     }
     if name == "auto":
         name = _most_exact(devices)
@@ -56,7 +56,8 @@ def _rapl() -> Meter:
     return RaplMeter()
 
 
-def _codecarbon() -> Meter:
-    from pytest_llm_energy.metering.codecarbon import CodeCarbonMeter
+def _codecarbon(devices: Sequence[Device]) -> Meter:
+    from pytest_llm_energy.metering.codecarbon_gpu import CodeCarbonGpuMeter
+    from pytest_llm_energy.metering.codecarbon_process import CodeCarbonProcessMeter
 
-    return CodeCarbonMeter()
+    return CodeCarbonGpuMeter(devices) if devices else CodeCarbonProcessMeter()

@@ -153,7 +153,15 @@ def _reference(arm: Arm, key: CaseKey, conditions: Conditions) -> tuple[list[Ses
     if not matching:
         differs = differences(sessions[-1].fingerprint.identity, now)
         return [], "hardware-differs", "the baseline is of other hardware: " + "; ".join(differs)
-    return matching, None, None
+    methods = {run.reading.method for run in arm.runs}
+    alike = [session for session in matching if {session.method} == methods]
+    if not alike:
+        then = ", ".join(sorted({session.method for session in matching}))
+        says = (
+            f"the baseline was metered by {then}, and this by {', '.join(sorted(methods))}: choose --energy-meter"
+        )
+        return [], "method-differs", says
+    return alike, None, None
 
 
 def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditions) -> Change:

@@ -18,14 +18,16 @@ HERE = Fingerprint(identity={"gpu": "NVIDIA H200", "power_limit_watts": 700.0}, 
 OTHER_LIMIT = Fingerprint(identity={"gpu": "NVIDIA H200", "power_limit_watts": 500.0}, state={}, boards=("board",))
 
 
-def baseline(level: float = 1.0, *, budget: float | None = None, where: Fingerprint = HERE) -> Baseline:
+def baseline(
+    level: float = 1.0, *, budget: float | None = None, where: Fingerprint = HERE, method: str = "simulated"
+) -> Baseline:
     samples = Samples(
         joules_per_token=tuple(level * x for x in (0.999, 1.0, 1.001)), seconds_per_token=(2.5 / 64,) * 3
     )
     session = Session(
         when="2026-01-01T00:00:00+00:00",
         reason="first",
-        method="simulated",
+        method=method,
         fingerprint=where,
         stack={"torch": "2.11"},
         relative_uncertainty=0.001,
@@ -82,6 +84,17 @@ def test_what_is_compared_must_be_the_same_work_on_the_same_hardware() -> None:
     assert "power_limit_watts: 500.0 -> 700.0" in limit.note
     unknown = level_of(arm("arm", [1.0] * 3), None)
     assert (unknown.verdict, unknown.reason) == ("incomparable", "no-baseline")
+
+
+def test_levels_metered_by_another_method_are_not_compared() -> None:
+    made = arm("arm", [1.2] * 3)
+    row = level_of(made, baseline(method="nvml-counter"))
+    assert (row.verdict, row.reason) == ("incomparable", "method-differs")
+    assert row.note == "the baseline was metered by nvml-counter, and this by simulated: choose --energy-meter"
+    both = baseline(method="nvml-counter")
+    alike = baseline(1.2).sessions
+    row = level_of(made, msgspec.structs.replace(both, sessions=(*both.sessions, *alike)))
+    assert row.verdict == "ok"
 
 
 def test_the_budget_of_the_command_line_is_above_the_tests_above_the_baselines() -> None:

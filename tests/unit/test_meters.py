@@ -1,15 +1,21 @@
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pytest_llm_energy.errors import MeterError, UsageError
+from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.metering.choice import choose_meter
-from pytest_llm_energy.metering.codecarbon import CodeCarbonMeter
+from pytest_llm_energy.metering.codecarbon_gpu import CodeCarbonGpuMeter, gpu_ids
+from pytest_llm_energy.metering.codecarbon_process import CodeCarbonProcessMeter
 from pytest_llm_energy.metering.rapl import RaplMeter
 
 
@@ -102,13 +108,92 @@ def test_codecarbon_says_when_others_take_the_processor() -> None:
 
 
 def test_codecarbon_that_was_interrupted_holding_its_lock_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    meter = CodeCarbonMeter()
+    meter = CodeCarbonProcessMeter()
     monkeypatch.setattr("pytest_llm_energy.metering.codecarbon.STOP_SECONDS", 0.2)
     window = meter.open()
-    meter._tracker._scheduler_monitor_power._lock.acquire()  # as Ctrl-C within start() leaves it
+    tracker: Any = meter._tasks._tracker
+    tracker._scheduler_monitor_power._lock.acquire()  # as Ctrl-C within start() leaves it
     window.abandon()
     begun = time.monotonic()
     again = meter.open()
     while time.monotonic() < begun + 0.3:
         pass
     assert again.close(begun, time.monotonic()).valid
+
+
+H200 = Device(index=0, uuid="GPU-4e81", name="NVIDIA H200", nvml_index=3)
+
+
+@dataclass
+class FakeTask:
+    gpu_energy: float
+    cpu_energy: float = 1.0
+
+
+@dataclass
+class FakeTracker:
+    """CodeCarbon's tracker, whose tasks all cost the same; None where it has lost them."""
+
+    kwh: float | None
+    calls: list[str] = field(default_factory=list)
+
+    def start_task(self, task_name: str) -> None:
+        self.calls.append(f"start {task_name}")
+
+    def stop_task(self, task_name: str) -> FakeTask | None:
+        self.calls.append(f"stop {task_name}")
+        return None if self.kwh is None else FakeTask(self.kwh)
+
+
+def test_codecarbon_meters_the_gpus_share_to_a_tick_of_mean_power() -> None:
+    tracker = FakeTracker(1000 / 3.6e6)
+    meter = CodeCarbonGpuMeter([H200], make=lambda: tracker)
+    reading = meter.open().close(10.0, 12.5)
+    assert reading.valid
+    assert reading.joules == pytest.approx(1000.0)
+    assert reading.uncertainty_joules == pytest.approx(0.1 * 1000 / 2.5)
+    assert (reading.method, reading.estimated) == ("codecarbon-gpu", False)
+    assert re.fullmatch(r"CodeCarbon 3\S*, GPUs' share \(.*\), pue 1, 1 device\(s\)", meter.source)
+    assert tracker.calls == ["start window-1", "stop window-1", "start window-2", "stop window-2"]
+
+
+@pytest.mark.parametrize(("kwh", "code"), [(0.0, "no-energy"), (-1e-6, "counter-reset"), (None, "meter-failed")])
+def test_codecarbon_that_saw_nothing_of_the_gpus_is_invalid(kwh: float | None, code: str) -> None:
+    reading = CodeCarbonGpuMeter([H200], make=lambda: FakeTracker(kwh)).open().close(0.0, 1.0)
+    assert [reason.code for reason in reading.invalid] == [code]
+    if code == "no-energy":
+        assert "is nvidia-smi, by which CodeCarbon finds any, on the PATH?" in reading.invalid[0].says
+
+
+def test_codecarbon_has_one_window_on_gpus_at_a_time_and_goes_on_after_one_was_abandoned() -> None:
+    meter = CodeCarbonGpuMeter([H200], make=lambda: FakeTracker(1e-3))
+    window = meter.open()
+    with pytest.raises(MeterError, match="one window at a time"):
+        meter.open()
+    window.abandon()
+    assert meter.open().close(0.0, 1.0).valid
+    meter.shutdown()
+
+
+def test_codecarbon_is_told_nvmls_numbers_of_the_leased_devices() -> None:
+    assert gpu_ids([H200, Device(index=1, uuid="GPU-77aa", name="NVIDIA H200")]) == [3, 1]
+
+
+def test_on_gpus_codecarbon_can_be_chosen_and_rapl_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def fake(**what: object) -> Callable[[], FakeTracker]:
+        asked.append(what)
+        return lambda: FakeTracker(1e-3)
+
+    monkeypatch.setattr("pytest_llm_energy.metering.codecarbon_gpu.offline_tracker", fake)
+    assert choose_meter("codecarbon", [H200]).method == "codecarbon-gpu"
+    assert asked == [{"gpu_ids": [3]}]
+    with pytest.raises(UsageError, match="rapl meters the processor, and the work runs on a GPU: use nvml"):
+        choose_meter("rapl", [H200])
+
+
+def test_codecarbons_own_tracker_meters_nothing_of_a_device_that_is_not_there() -> None:
+    absent = Device(index=0, uuid="GPU-none", name="NVIDIA H200", nvml_index=999)
+    reading = CodeCarbonGpuMeter([absent]).open().close(0.0, 1.0)
+    assert [reason.code for reason in reading.invalid] == ["no-energy"]

@@ -1,0 +1,145 @@
+"""CodeCarbon's estimate of this process tree: TDP times its share of the processor's time.
+
+Its tracker runs here, in the process that meters, not inside the busy worker: from there its figures repeat;
+inside the worker they scattered by half. Only the CPU's part is taken, because its RAM part is a constant per
+gigabyte.
+"""
+
+import contextlib
+from typing import NamedTuple
+
+import psutil
+
+from pytest_llm_energy.errors import MeterError
+from pytest_llm_energy.metering.codecarbon import JOULES_PER_KWH, Tasks, name_and_version, offline_tracker
+from pytest_llm_energy.metering.meter import Invalid, Reading, no_energy
+
+CLOCK_TICK_SECONDS = 0.01
+"""Resolution of a process's CPU time in /proc (USER_HZ = 100)."""
+
+TIMES_READ = 4
+"""User and system time, at either end of a window: each is cut off to a whole tick."""
+
+
+class CodeCarbonProcessMeter:
+    """The CPU's share of a CodeCarbon task, in process mode, offline.
+
+    Estimated: the scale rests on CodeCarbon's table of TDPs, so levels mean little in watts while ratios
+    between arms follow the processor time they take. The stated uncertainty is that of the clock ticks, not
+    of the table.
+    """
+
+    method = "codecarbon-process"
+    estimated = True
+
+    def __init__(self) -> None:
+        """Start an offline tracker.
+
+        Raises:
+            MeterError: CodeCarbon is not installed.
+        """
+        try:
+            make = offline_tracker(tracking_mode="process")
+        except MeterError as error:
+            raise MeterError(f"this host has no GPU counter and no readable RAPL to meter by: {error}") from error
+        self._tasks = Tasks(make)
+        self.source = f"{name_and_version()}, process mode, CPU's share, pue 1"
+
+    def open(self) -> "_ProcessWindow":
+        """Start a task.
+
+        Raises:
+            MeterError: a window is open already; CodeCarbon has one task at a time.
+        """
+        return _ProcessWindow(self._tasks, self._tasks.start())
+
+    def shutdown(self) -> None:
+        """Nothing runs between windows: tasks end with them, and the tracker's timers are daemons."""
+
+
+class _ProcessWindow:
+    def __init__(self, tasks: Tasks, name: str) -> None:
+        self._tasks = tasks
+        self._name = name
+        self._before = ProcessorTime.now()
+        self._processes = _own_processes()
+
+    def abandon(self) -> None:
+        self._tasks.abandon(self._name)
+
+    def close(self, started: float, ended: float) -> Reading:
+        changed = self._processes != _own_processes()
+        disturbed = self._before.disturbance(ProcessorTime.now())
+        task = self._tasks.stop(self._name)
+        seconds = ended - started
+        joules = task.cpu_energy * JOULES_PER_KWH if task is not None else 0.0
+        advice = "was the work too short for a 10 ms clock tick? Lengthen --energy-window"
+        invalid = no_energy(joules, seconds, advice)
+        if changed:
+            says = (
+                "a process started or ended within the window, and CodeCarbon misses its share: meter lasting ones"
+            )
+            invalid = (*invalid, Invalid("processes-changed", says))
+        if task is None:
+            invalid = (Invalid("meter-failed", "CodeCarbon returned no task; see its log"),)
+        # Relative to one core's time in the window; work on more cores is resolved better than stated.
+        ticks = CLOCK_TICK_SECONDS * (TIMES_READ / 12) ** 0.5
+        return Reading(
+            joules=joules,
+            seconds=seconds,
+            uncertainty_joules=abs(joules) * ticks / max(seconds, CLOCK_TICK_SECONDS),
+            method=CodeCarbonProcessMeter.method,
+            estimated=True,
+            invalid=invalid,
+            disturbed=disturbed,
+        )
+
+
+FOREIGN_SHARE = 0.1
+"""Share of the processor that others may take in a window. Threads that wait for a core taken from them spin,
+so their own processor time grows too: at a share of a half, by a half and more."""
+
+
+class ProcessorTime(NamedTuple):
+    """Processor time so far, in seconds.
+
+    Attributes:
+        capacity: of all cores together.
+        others: taken by other processes, and by other machines on the same host.
+    """
+
+    capacity: float
+    others: float
+
+    @classmethod
+    def now(cls) -> "ProcessorTime":
+        """Read it."""
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # in user and nice already
+        capacity = sum(times) - guests
+        return cls(capacity, capacity - idle - _own_seconds())
+
+    def disturbance(self, later: "ProcessorTime") -> tuple[Invalid, ...]:
+        """Whether others took so much since that the work was disturbed."""
+        capacity = later.capacity - self.capacity
+        share = (later.others - self.others) / capacity if capacity > 0 else 0.0
+        if share <= FOREIGN_SHARE:
+            return ()
+        return (Invalid("foreign-load", f"other processes took {share:.0%} of the processor in the window"),)
+
+
+def _own_seconds() -> float:
+    """Processor time of this process and its descendants."""
+    seconds = 0.0
+    for pid in _own_processes():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            times = psutil.Process(pid).cpu_times()
+            seconds += times.user + times.system
+    return seconds
+
+
+def _own_processes() -> frozenset[int]:
+    """This process and its descendants."""
+    own = psutil.Process()
+    return frozenset((own.pid, *(child.pid for child in own.children(recursive=True))))
