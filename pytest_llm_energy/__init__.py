@@ -2,7 +2,7 @@
 
 from pytest_llm_energy.errors import EnergyError
 from pytest_llm_energy.serving.models import MODELS, Model
-from pytest_llm_energy.serving.scenario import Arms, Beam, Greedy, Sample, Scenario, Series
+from pytest_llm_energy.serving.scenario import Arms, Beam, Greedy, Sample, Scenario, Series, Speculation
 from pytest_llm_energy.verdicts.claims import costs, differs, flat_below, saves, slope
 
 __version__ = "0.1.0"
@@ -17,6 +17,7 @@ __all__ = [
     "Sample",
     "Scenario",
     "Series",
+    "Speculation",
     "costs",
     "differs",
     "flat_below",

@@ -2,7 +2,8 @@
 
 import argparse
 import math
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -12,6 +13,7 @@ import pytest
 from pytest_llm_energy.errors import UsageError
 from pytest_llm_energy.metering.choice import METERS
 from pytest_llm_energy.reporting.carbon import CarbonIntensity, of_country
+from pytest_llm_energy.serving.scenario import ENGINES
 from pytest_llm_energy.verdicts.judge import DEFAULT_BUDGET
 from pytest_llm_energy.verdicts.rows import Gate
 
@@ -41,6 +43,7 @@ class EnergyConfig:
         runs: metered windows per arm, None for the GPU model's default.
         window_seconds: shortest window, None for the GPU model's default.
         deadline_seconds: longest time any one request to an engine may take.
+        pythons: command prefix of the Python that an engine runs in, by engine; pytest's own for the others.
         carbon: what a joule costs in CO2e, None where nothing says.
     """
 
@@ -55,6 +58,7 @@ class EnergyConfig:
     runs: int | None
     window_seconds: float | None
     deadline_seconds: float
+    pythons: Mapping[str, Sequence[str]]
     carbon: CarbonIntensity | None
 
     @classmethod
@@ -85,6 +89,7 @@ class EnergyConfig:
             runs=option("runs"),
             window_seconds=option("window"),
             deadline_seconds=option("deadline") or DEFAULT_DEADLINE_SECONDS,
+            pythons=dict(option("python") or ()),
             carbon=_carbon(config),
         )
 
@@ -108,6 +113,14 @@ def add_options(parser: pytest.Parser) -> None:
     add("--energy-meter", choices=METERS, help="how joules are metered (default: auto, the most exact one)")
     add("--energy-runs", type=_at_least_two, metavar="N", help="windows per arm (default: 3; on a CPU 5)")
     add("--energy-window", type=_positive, metavar="SECONDS", help="shortest window (default: 2.5; CPU 0.5)")
+    add(
+        "--energy-python",
+        type=_engine_python,
+        action="append",
+        metavar="ENGINE=COMMAND",
+        help="the Python to run an engine in, such as vllm=/opt/vllm/bin/python; it needs nothing of this plugin "
+        "(default: pytest's own; may be given once per engine)",
+    )
     add(
         "--energy-deadline",
         type=_positive,
@@ -176,6 +189,14 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def _engine_python(text: str) -> tuple[str, tuple[str, ...]]:
+    engine, _, command = text.partition("=")
+    words = tuple(shlex.split(command))
+    if engine not in ENGINES or not words:
+        raise argparse.ArgumentTypeError(f"{text!r} is not ENGINE=COMMAND with an engine of {', '.join(ENGINES)}")
+    return engine, words
 
 
 def _at_least_two(text: str) -> int:

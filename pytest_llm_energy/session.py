@@ -90,7 +90,12 @@ class EnergySession:
     @cached_property
     def pool(self) -> EnginePool:
         """Engines of this process."""
-        return EnginePool(name=self._process, deadline=self.options.deadline_seconds, on_start=self._engine_started)
+        return EnginePool(
+            name=self._process,
+            deadline=self.options.deadline_seconds,
+            on_start=self._engine_started,
+            pythons=self.options.pythons,
+        )
 
     def meter(self, devices: Sequence[Device]) -> Meter:
         """The meter of these devices.

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -48,8 +48,16 @@ class Engine:
         Raises:
             EngineError: it cannot be loaded.
         """
-        model = msgspec.to_builtins(self._scenario.preset)
-        done = self._ask({"do": "load", "identity": self._scenario.identity(), "model": model}, say)
+        scenario = self._scenario
+        draft = scenario.speculation.preset if scenario.speculation else None
+        request: dict[str, object] = {
+            "do": "load",
+            "identity": scenario.identity(),
+            "model": msgspec.to_builtins(scenario.preset),
+            "draft": msgspec.to_builtins(draft),
+            "limits": scenario.limits,
+        }
+        done = self._ask(request, say)
         self.load_seconds = done.seconds or 0.0
         self.stack = done.stack or {}
 
@@ -94,17 +102,26 @@ class Engine:
 class EnginePool:
     """Keeps an engine per engine key, so that consecutive tests share a start."""
 
-    def __init__(self, *, name: str, deadline: float, on_start: Callable[[Engine, Scenario], None]) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        deadline: float,
+        on_start: Callable[[Engine, Scenario], None],
+        pythons: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         """Start with no engines.
 
         Args:
             name: prefix of the starts' ids, unique per pytest process.
             deadline: seconds any one request may take.
             on_start: told of each engine once it is loaded.
+            pythons: command prefix of the Python to run an engine in, by engine; this one for those not named.
         """
         self._name = name
         self._deadline = deadline
         self._on_start = on_start
+        self._pythons = pythons or {}
         self._engines: dict[str, Engine] = {}
         self._numbers = itertools.count(1)
 
@@ -120,7 +137,8 @@ class EnginePool:
             return engine
         start = f"{self._name}-{next(self._numbers)}"
         title = f"engine {scenario.engine} with {scenario.preset.name}"
-        worker = WorkerProcess(python=this_python(), environment=_environment(devices), name=title)
+        python = self._pythons.get(scenario.engine, this_python())
+        worker = WorkerProcess(python=python, environment=_environment(devices), name=title)
         engine = Engine(scenario, worker, start=start, deadline=self._deadline)
         self._engines[key] = engine
         try:
@@ -156,6 +174,6 @@ def _environment(devices: Sequence[Device]) -> dict[str, str]:
 
 def _served(done: Done) -> Served:
     fields = {name: getattr(done, name) for name in Served.__struct_fields__}
-    if None in fields.values():
+    if None in (fields[name] for name in fields if name != "acceptance_length"):
         raise EngineError(f"the worker's answer lacks what it served: {fields}")
     return Served(**fields)

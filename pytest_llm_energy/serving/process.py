@@ -43,6 +43,7 @@ class Done(msgspec.Struct, tag_field="event", tag="done"):
     requests: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    acceptance_length: float | None = None
 
 
 class Failed(msgspec.Struct, tag_field="event", tag="failed"):

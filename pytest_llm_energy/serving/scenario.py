@@ -39,13 +39,58 @@ class Sample(msgspec.Struct, frozen=True, tag_field="strategy", tag="sample"):
 
 Decoding = Greedy | Beam | Sample
 
-ENGINES = ("transformers",)
+
+class Speculation(msgspec.Struct, frozen=True, kw_only=True):
+    """Draft-model speculation: a small model proposes tokens, the model verifies them.
+
+    Attributes:
+        draft: the small model: a preset, its name, or one of your own, of the same vocabulary.
+        lookahead: tokens proposed per verification (the paper's gamma).
+        acceptance_length: mean tokens emitted per verification that the engine shall make up, from 1 (none
+            accepted) to ``lookahead + 1``; None to let the models decide: with random weights next to nothing.
+    """
+
+    draft: Model | str
+    lookahead: int = 4
+    acceptance_length: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.draft, str):
+            msgspec.structs.force_setattr(self, "draft", model_named(self.draft))
+        _require(self.lookahead >= 1, f"lookahead must be at least 1, not {self.lookahead}")
+        length = self.acceptance_length
+        _require(
+            length is None or 1 <= length <= self.lookahead + 1,
+            f"lookahead {self.lookahead} allows an acceptance length in [1, {self.lookahead + 1}], not {length}",
+        )
+
+    @property
+    def preset(self) -> Model:
+        """The draft model as a value."""
+        assert isinstance(self.draft, Model)
+        return self.draft
+
+
+ENGINES = ("transformers", "vllm")
 """Engines that ``serving/engines`` drives."""
 
 DTYPES = ("bfloat16", "float16", "float32")
 
-ENGINE_FIELDS = ("engine", "model", "weights", "dtype", "torch_compile", "tensor_parallel_size", "seed")
+ENGINE_FIELDS = (
+    "engine",
+    "model",
+    "weights",
+    "dtype",
+    "torch_compile",
+    "tensor_parallel_size",
+    "seed",
+    "enforce_eager",
+    "speculation",
+)
 """What an engine is started with; the other fields are the work it is given."""
+
+OPTIONAL_FIELDS = ("enforce_eager", "speculation")
+"""Left out of an identity where they have their defaults, so that journals from before them compare."""
 
 SHAPE_FIELDS = ("batch_size", "input_tokens", "output_tokens")
 
@@ -66,6 +111,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         torch_compile: compile the model's forward pass with ``torch.compile``.
         tensor_parallel_size: devices the model is split over.
         seed: seed of weights, prompts and sampling.
+        enforce_eager: vLLM without compilation and CUDA graphs.
+        speculation: draft-model speculation, on vLLM.
 
     Raises:
         ScenarioError: on construction, when a field makes no sense; lists what would.
@@ -82,6 +129,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     torch_compile: bool = False
     tensor_parallel_size: int = 1
     seed: int = 0
+    enforce_eager: bool = False
+    speculation: Speculation | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.model, str):
@@ -102,10 +151,27 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             f"{self.input_tokens} input and {self.output_tokens} output tokens exceed the context of {model}, "
             f"{context} tokens",
         )
-        _require(
-            self.engine != "transformers" or self.tensor_parallel_size == 1,
-            "engine 'transformers' runs on one device: tensor_parallel_size must be 1",
-        )
+        self._require_engine_can()
+
+    def _require_engine_can(self) -> None:
+        if self.engine == "transformers":
+            _require(
+                self.tensor_parallel_size == 1,
+                "engine 'transformers' runs on one device: tensor_parallel_size must be 1",
+            )
+            _require(not self.enforce_eager, "enforce_eager is vLLM's: engine 'transformers' has torch_compile")
+            _require(
+                self.speculation is None, "engine 'transformers' serves without speculation: use engine='vllm'"
+            )
+            return
+        _require(not self.torch_compile, "engine 'vllm' compiles by itself: enforce_eager=True turns that off")
+        _require(self.weights != "packaged", "engine 'vllm' serves 'dummy' and 'hub' weights")
+        if self.speculation is not None:
+            draft, model = self.speculation.preset, self.preset
+            sizes = [each.config.get("vocab_size") for each in (draft, model)]
+            _require(
+                sizes[0] == sizes[1], f"vocabularies differ: {draft} has {sizes[0]} tokens, {model} {sizes[1]}"
+            )
 
     @property
     def preset(self) -> Model:
@@ -126,10 +192,23 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     def identity(self) -> Identity:
         """Every field as plain JSON; the model by name and by what differs from its preset."""
         fields: Identity = msgspec.to_builtins(self)
-        model = self.preset
-        known = model_named(model.name) if model.name in _preset_names() else None
-        fields["model"] = model.name if model == known else msgspec.to_builtins(model)
+        fields["model"] = _named(self.preset)
+        if self.speculation is not None:
+            fields["speculation"]["draft"] = _named(self.speculation.preset)
+        for name in OPTIONAL_FIELDS:
+            if not fields[name]:
+                del fields[name]
         return fields
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Largest context and batch of the engine start that serves this, in steps that scenarios share."""
+        context = max(LEAST_CONTEXT_TOKENS, _power_of_two(self.input_tokens + self.output_tokens))
+        most = self.preset.config.get("max_position_embeddings", context)
+        return {
+            "context_tokens": min(context, most),
+            "batch_size": max(LEAST_BATCH_SIZE, _power_of_two(self.batch_size)),
+        }
 
     @property
     def engine_key(self) -> str:
@@ -137,10 +216,18 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         identity = self.identity()
         # What is compiled is compiled for shapes; an engine that has seen others runs other kernels.
         fields = [*ENGINE_FIELDS, *(SHAPE_FIELDS if self.torch_compile else ())]
-        return msgspec.json.encode({name: identity[name] for name in fields}, order="sorted").decode()
+        key = {name: identity[name] for name in fields if name in identity}
+        if self.engine == "vllm":
+            key |= self.limits
+        return msgspec.json.encode(key, order="sorted").decode()
 
     def __str__(self) -> str:
         return f"{self.preset.name} {self.batch_size}x({self.input_tokens}+{self.output_tokens})"
+
+
+LEAST_CONTEXT_TOKENS = 2048
+LEAST_BATCH_SIZE = 256
+"""vLLM's own default on small devices for the most requests served at once."""
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -152,6 +239,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         requests: requests, or calls of a callable, served.
         input_tokens: prompt tokens over all requests.
         output_tokens: tokens generated over all requests, counted from the engine's output ids.
+        acceptance_length: mean tokens per verification of a draft; None without speculation.
     """
 
     started: float
@@ -159,6 +247,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     requests: int
     input_tokens: int = 0
     output_tokens: int = 0
+    acceptance_length: float | None = None
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -256,6 +345,17 @@ def _preset_names() -> Mapping[str, Model]:
     from pytest_llm_energy.serving.models import MODELS
 
     return MODELS
+
+
+def _named(model: Model) -> Any:
+    """A model in an identity: by name, or whole where it differs from the preset of that name."""
+    known = model_named(model.name) if model.name in _preset_names() else None
+    return model.name if model == known else msgspec.to_builtins(model)
+
+
+def _power_of_two(number: int) -> int:
+    """The least power of two that is not below a number."""
+    return 1 << (number - 1).bit_length()
 
 
 def _plain(value: Any) -> str:

@@ -54,7 +54,8 @@ class Worker:
             place = f"{Path(last.filename).name}:{last.lineno}"
             self._answer(event="failed", kind=kind, message=f"{type(error).__name__}: {error} ({place})")
 
-    def _load(self, identity: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    def _load(self, **request: Any) -> dict[str, Any]:
+        identity = request["identity"]
         started = time.monotonic()
         self._stage(f"importing {identity['engine']}")
         try:
@@ -62,9 +63,10 @@ class Worker:
         except ImportError as error:
             raise RefusedError(
                 f"{sys.executable} cannot import engine {identity['engine']!r}: {error}. "
-                f"Install it there, e.g. pip install 'pytest-llm-energy[{identity['engine']}]'"
+                f"Install it there, e.g. pip install 'pytest-llm-energy[{identity['engine']}]', or name the Python "
+                f"that has it: --energy-python {identity['engine']}=COMMAND"
             ) from error
-        self._engine = module.Engine(identity, model, self._stage)
+        self._engine = module.Engine(request, self._stage)
         return {"seconds": time.monotonic() - started, "stack": _stack(self._engine.packages)}
 
     def _prepare(self, work: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 import pytest
 
-from pytest_llm_energy import MODELS, Arms, Beam, Sample, Scenario, Series
+from pytest_llm_energy import MODELS, Arms, Beam, Sample, Scenario, Series, Speculation
 from pytest_llm_energy.errors import ScenarioError
 from pytest_llm_energy.serving.models import Model
 from pytest_llm_energy.serving.scenario import differences
@@ -34,6 +34,14 @@ def test_work_does_not_change_the_engine_and_switches_do() -> None:
         ({"weights": "packaged"}, "no package carries tiny-llama's weights"),
         ({"weights": "hub"}, "tiny-llama is not on the hub"),
         ({"tensor_parallel_size": 2}, "one device"),
+        ({"enforce_eager": True}, "enforce_eager is vLLM's"),
+        ({"speculation": Speculation(draft="tiny-llama")}, "without speculation: use engine='vllm'"),
+        ({"engine": "vllm", "torch_compile": True}, "compiles by itself"),
+        ({"engine": "vllm", "model": "SmolLM2-135M", "weights": "packaged"}, "serves 'dummy' and 'hub' weights"),
+        (
+            {"engine": "vllm", "speculation": Speculation(draft="Llama-3.2-1B")},
+            "vocabularies differ: Llama-3.2-1B has",
+        ),
         ({"batchsize": 2}, "unknown field of a scenario 'batchsize'; known: model, input_tokens"),
     ],
 )
@@ -92,3 +100,28 @@ def test_a_series_runs_over_one_field() -> None:
 def test_differences_name_field_and_values() -> None:
     found = differences(PLAIN.identity(), PLAIN.replace(dtype="float32").identity())
     assert found == ["dtype: bfloat16 -> float32"]
+
+
+@pytest.mark.parametrize("length", [0.9, 5.1])
+def test_an_acceptance_length_beyond_the_lookahead_is_refused(length: float) -> None:
+    with pytest.raises(ScenarioError, match=r"allows an acceptance length in \[1, 5\]"):
+        Speculation(draft="tiny-llama", lookahead=4, acceptance_length=length)
+
+
+def test_fields_that_came_later_leave_older_identities_as_they_were() -> None:
+    assert {"enforce_eager", "speculation"}.isdisjoint(PLAIN.identity())
+    speculative = PLAIN.replace(engine="vllm", speculation=Speculation(draft="tiny-llama"))
+    assert speculative.identity()["speculation"] == {
+        "draft": "tiny-llama",
+        "lookahead": 4,
+        "acceptance_length": None,
+    }
+
+
+def test_a_vllm_start_serves_all_batches_and_lengths_up_to_its_limits() -> None:
+    served = PLAIN.replace(engine="vllm")
+    assert served.engine_key == served.replace(batch_size=256, input_tokens=1000, output_tokens=24).engine_key
+    assert served.engine_key != served.replace(batch_size=257).engine_key
+    assert served.engine_key != served.replace(enforce_eager=True).engine_key
+    large = Scenario(model="Llama-3.1-8B", engine="vllm", input_tokens=4000, output_tokens=200)
+    assert large.limits == {"context_tokens": 8192, "batch_size": 256}

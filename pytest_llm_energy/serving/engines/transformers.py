@@ -21,17 +21,18 @@ class Engine:
 
     packages = ("torch", "transformers", "tokenizers", "accelerate", "safetensors", "gguf", "numpy")
 
-    def __init__(self, identity: dict[str, Any], model: dict[str, Any], say: Say) -> None:
+    def __init__(self, request: dict[str, Any], say: Say) -> None:
         """Load or make the weights.
 
         Args:
-            identity: the scenario as plain JSON.
-            model: name, model_type, config, hub_id and package of the model.
+            request: the scenario as plain JSON (``identity``), and its ``model`` by name, model_type, config,
+                hub_id and package.
             say: reports a stage that takes long.
 
         Raises:
             RefusedError: this torch or transformers cannot do what is asked.
         """
+        identity, model = request["identity"], request["model"]
         if identity["torch_compile"] and not torch.cuda.is_available() and not _has_compiler():
             raise RefusedError("torch.compile on a CPU needs a C++ compiler: install g++ or clang, or set CXX")
         self._device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")

