@@ -12,7 +12,7 @@ from pytest_llm_energy.hardware.catalogue import GpuSpec
 from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.measuring import CallableWork, EngineWork, Work, measure
 from pytest_llm_energy.metering.meter import Reading
-from pytest_llm_energy.serving.scenario import Arms, Scenario
+from pytest_llm_energy.serving.scenario import Arms, Scenario, distinct_names
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.verdicts.baselines import Baseline, Published, read_baseline, read_published
 from pytest_llm_energy.verdicts.claims import Claim
@@ -133,7 +133,7 @@ class EnergyMeter:
             EngineError: an engine failed.
             MeasurementError: a scenario's readings stayed invalid.
         """
-        return self._measure(dict(zip(_names(scenarios), scenarios, strict=True)), control=None)
+        return self._measure(dict(zip(distinct_names(scenarios), scenarios, strict=True)), control=None)
 
     def compare(self, arms: Arms | None = None, /, **callables: Callable[[], object]) -> Measured:
         """Meter arms against each other, interleaved; the last is the control.
@@ -303,14 +303,3 @@ def energy_meter(request: pytest.FixtureRequest, gpu_model: GpuModel) -> EnergyM
         session.meter(gpu_model.devices)
     request.node.stash[METER] = meter
     return meter
-
-
-def _names(scenarios: tuple[Scenario, ...]) -> list[str]:
-    if not scenarios:
-        raise ScenarioError("measure() needs a scenario")
-    identities = [scenario.identity() for scenario in scenarios]
-    fields = [f for f in identities[0] if any(i[f] != identities[0][f] for i in identities)]
-    names = [", ".join(f"{f}={i[f]}" for f in fields) or str(s) for s, i in zip(scenarios, identities, strict=True)]
-    if len(set(names)) < len(names):
-        raise ScenarioError("measure() was given two equal scenarios")
-    return names

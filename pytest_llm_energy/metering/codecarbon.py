@@ -47,11 +47,11 @@ def offline_tracker(**what: Any) -> MakeTracker:
     Raises:
         MeterError: CodeCarbon is not installed.
     """
-    logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
     try:
         import codecarbon
     except ImportError as error:
         raise MeterError("CodeCarbon is not installed: pip install 'pytest-llm-energy[codecarbon]'") from error
+    logging.getLogger("codecarbon").setLevel(logging.CRITICAL)  # importing it has set another
     kind: Any = codecarbon.OfflineEmissionsTracker
 
     def make() -> Tracker:

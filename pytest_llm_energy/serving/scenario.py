@@ -1,6 +1,6 @@
 """What is served, as a value: two equal scenarios are the same work."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -248,6 +248,24 @@ class Served(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     input_tokens: int = 0
     output_tokens: int = 0
     acceptance_length: float | None = None
+
+
+def distinct_names(scenarios: Sequence[Scenario]) -> list[str]:
+    """Names by the fields in which scenarios differ: ``batch_size=8``.
+
+    Raises:
+        ScenarioError: there is none, or two are equal.
+    """
+    _require(bool(scenarios), "measure() needs a scenario")
+    identities = [scenario.identity() for scenario in scenarios]
+    known = dict.fromkeys(name for identity in identities for name in identity)  # some leave fields out
+    fields = [name for name in known if any(i.get(name) != identities[0].get(name) for i in identities)]
+    names = []
+    for scenario, identity in zip(scenarios, identities, strict=True):
+        values = (f"{name}={identity.get(name, getattr(scenario, name))}" for name in fields)
+        names.append(", ".join(values) or str(scenario))
+    _require(len(set(names)) == len(names), "measure() was given two equal scenarios")
+    return names
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

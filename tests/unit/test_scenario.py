@@ -3,7 +3,7 @@ import pytest
 from pytest_llm_energy import MODELS, Arms, Beam, Sample, Scenario, Series, Speculation
 from pytest_llm_energy.errors import ScenarioError
 from pytest_llm_energy.serving.models import Model
-from pytest_llm_energy.serving.scenario import differences
+from pytest_llm_energy.serving.scenario import differences, distinct_names
 
 PLAIN = Scenario(model="tiny-llama", input_tokens=8, output_tokens=4)
 
@@ -125,3 +125,17 @@ def test_a_vllm_start_serves_all_batches_and_lengths_up_to_its_limits() -> None:
     assert served.engine_key != served.replace(enforce_eager=True).engine_key
     large = Scenario(model="Llama-3.1-8B", engine="vllm", input_tokens=4000, output_tokens=200)
     assert large.limits == {"context_tokens": 8192, "batch_size": 256}
+
+
+def test_scenarios_are_named_by_what_they_differ_in() -> None:
+    assert distinct_names([PLAIN]) == ["tiny-llama 1x(8+4)"]
+    assert distinct_names([PLAIN, PLAIN.replace(batch_size=8)]) == ["batch_size=1", "batch_size=8"]
+    served = PLAIN.replace(engine="vllm")
+    assert distinct_names([served, served.replace(enforce_eager=True)]) == [
+        "enforce_eager=False",
+        "enforce_eager=True",
+    ]
+    with pytest.raises(ScenarioError, match="two equal scenarios"):
+        distinct_names([PLAIN, PLAIN])
+    with pytest.raises(ScenarioError, match="needs a scenario"):
+        distinct_names([])
