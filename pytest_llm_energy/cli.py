@@ -6,13 +6,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pytest_llm_energy import __version__
+from pytest_llm_energy import __version__, doctor
 from pytest_llm_energy.errors import EnergyError, MeterError
 from pytest_llm_energy.hardware.detection import detect
 from pytest_llm_energy.hardware.fingerprint import processor
 from pytest_llm_energy.metering.choice import choose_meter
 from pytest_llm_energy.metering.examine import examine_device, examine_processor
-from pytest_llm_energy.reporting import diagnosis
 from pytest_llm_energy.session import CPU_PLAN, GPU_PLAN
 from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.journal import read_journal
@@ -51,7 +50,7 @@ def _bless(arguments: argparse.Namespace) -> None:
 
 def _doctor(arguments: argparse.Namespace) -> None:
     host = detect()
-    print(f"llm-energy {__version__}: {diagnosis.host_line(host)}")
+    print(f"llm-energy {__version__}: {doctor.host_line(host)}")
     for device in host.devices:
         print()
         limit = device.power_limit_watts or host.spec.tdp_watts or 300.0
@@ -60,7 +59,7 @@ def _doctor(arguments: argparse.Namespace) -> None:
         except MeterError as error:
             print(f"GPU {device.index}: {device.name}, {device.uuid}: cannot be metered: {error}")
             continue
-        _print(diagnosis.device_lines(health, runs=GPU_PLAN.runs, window_seconds=GPU_PLAN.window_seconds))
+        _print(doctor.device_lines(health, runs=GPU_PLAN.runs, window_seconds=GPU_PLAN.window_seconds))
     if not host.devices:
         print()
         try:
@@ -71,7 +70,7 @@ def _doctor(arguments: argparse.Namespace) -> None:
             return
         facts = processor()
         name = f"{facts['processor']}, {facts['cores']} cores"
-        _print(diagnosis.processor_lines(health_of_cpu, name=name, runs=CPU_PLAN.runs))
+        _print(doctor.processor_lines(health_of_cpu, name=name, runs=CPU_PLAN.runs))
 
 
 LOADED_SHARE = 0.7

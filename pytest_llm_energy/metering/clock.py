@@ -8,6 +8,9 @@ from typing import Protocol
 Stop = Callable[[], None]
 
 
+JOIN_SECONDS = 5.0
+
+
 class Clock(Protocol):
     """A clock that can be read, waited on, and asked to repeat something."""
 
@@ -46,6 +49,6 @@ class SystemClock:
 
         def stop() -> None:
             stopped.set()
-            thread.join()
+            thread.join(JOIN_SECONDS)  # an action that hangs in a dead driver must not hang this process
 
         return stop

@@ -81,8 +81,9 @@ def energy(edges: Edges, started: float, ended: float, *, power_spread_watts: fl
     tail = _tail_joules(edges.tail, ended, idle_watts)
     joules = first.joules - last.joules - lead - tail
     if edges.sensor and ended > started:
-        miscounted = edges.sensor.counted(started, ended, last.at) - (ended - started)
-        joules -= miscounted * (joules / (ended - started) - idle_watts)
+        counted = edges.sensor.counted(started, ended, last.at)
+        if counted > 0:
+            joules -= (counted - (ended - started)) * (joules - idle_watts * (ended - started)) / counted
     return Energy(joules, _uncertainty(edges, started, ended, joules, power_spread_watts), idle_watts)
 
 
@@ -95,7 +96,8 @@ def _tail_joules(tail: tuple[Tick, ...], ended: float, idle_watts: float) -> flo
     """Energy from the end of the work to the first tick after it.
 
     Power is that of the interval after that tick. Where it is well above idle and still is in the next interval, it
-    decays, and was higher before: exponentially.
+    decays, and was higher before: exponentially. What decays faster than that cannot be told from the work, and is
+    counted as its part.
     """
     gap = tail[0].at - ended
     first = slope(tail[0], tail[1])
@@ -105,10 +107,11 @@ def _tail_joules(tail: tuple[Tick, ...], ended: float, idle_watts: float) -> flo
     later = slope(tail[1], tail[2]) - idle_watts
     if not excess / math.e < later < excess:
         return first * gap
-    rate = math.log(excess / later) / PERIOD_SECONDS
+    length = tail[1].at - tail[0].at
+    rate = math.log(excess / later) / ((tail[2].at - tail[0].at) / 2)
     # With A watts of excess at the end of the work, the first interval holds A/rate * e^(-rate*gap) *
-    # (1 - e^(-rate*PERIOD)) joules of it, and the gap A/rate * (1 - e^(-rate*gap)).
-    whole = excess * PERIOD_SECONDS / -math.expm1(-rate * PERIOD_SECONDS)
+    # (1 - e^(-rate*length)) joules of it, and the gap A/rate * (1 - e^(-rate*gap)).
+    whole = excess * length / -math.expm1(-rate * length)
     return idle_watts * gap + whole * math.expm1(rate * gap)
 
 

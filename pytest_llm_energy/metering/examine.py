@@ -12,7 +12,7 @@ from pytest_llm_energy.metering.edges import Edges, Tick, energy
 from pytest_llm_energy.metering.meter import Invalid, Meter, Window
 from pytest_llm_energy.metering.nvml import LAG_SECONDS, NvmlMeter, integrated
 from pytest_llm_energy.metering.sensor import Sensor, sensor_of
-from pytest_llm_energy.metering.ticks import PERIOD_SECONDS, Bracket, StaleCounterError, watch
+from pytest_llm_energy.metering.ticks import PERIOD_SECONDS, Bracket, CounterError, grid_from, watch
 
 Say = Callable[[str], None]
 
@@ -142,7 +142,7 @@ def examine_device(
             say("watching the energy counter")
             try:
                 ticking = _ticking(meter, device, clock)
-            except (StaleCounterError, meter.nvml.NVMLError) as error:
+            except (CounterError, meter.nvml.NVMLError) as error:
                 reason = meter.explain(error)
                 invalid[reason.code] = reason
         sensor = sensor_of(device.name)
@@ -239,6 +239,7 @@ def _ticking(meter: NvmlMeter, device: Device, clock: Clock) -> Ticking:
     first = watch(read, clock, count=TICKS)
     clock.sleep(APART_SECONDS)
     second = watch(read, clock, count=TICKS)
+    grid_from(first, now=clock.monotonic())  # refuses ticks at odd intervals
     period, phase, jitter = _even(first)
     later = [(low + high) / 2 - phase for low, high in second]
     shift = statistics.median(each - round(each / PERIOD_SECONDS) * PERIOD_SECONDS for each in later)

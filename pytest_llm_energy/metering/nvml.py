@@ -7,15 +7,12 @@ power meanwhile. A device without a counter is metered by the witness alone, and
 """
 
 import math
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-
-import psutil
 
 from pytest_llm_energy.errors import MeterError
 from pytest_llm_energy.hardware.detection import Device
-from pytest_llm_energy.metering import witness
+from pytest_llm_energy.metering import conditions, witness
 from pytest_llm_energy.metering.clock import Clock, SystemClock
 from pytest_llm_energy.metering.edges import Edges, Energy, Tick, energy, slope
 from pytest_llm_energy.metering.meter import DeviceReading, Invalid, Reading
@@ -24,6 +21,8 @@ from pytest_llm_energy.metering.ticks import (
     GUARD_SECONDS,
     PERIOD_SECONDS,
     VALID_SECONDS,
+    CounterError,
+    OddTicksError,
     StaleCounterError,
     TickGrid,
     grid_from,
@@ -49,7 +48,12 @@ SETTLED_WATTS = 5.0
 """Idle power that differs by less from one tick to the next is settled: ticks of an idle H200 scatter by 2 W."""
 
 SETTLING_TICKS = 15
-"""A device whose power has not come down after these is metered from where it is."""
+"""A device whose power has not settled after these has something else to do."""
+
+BUSY_WATTS = 100.0
+"""So much above the lowest idle power seen, a device is not idle: a CUDA context costs an H200 42 W."""
+
+CLOCK_SLACK_SECONDS = 0.001
 
 POWER_UNCERTAINTY = 0.03
 """Relative, for integrated instant power beside its edges: it is sampled for a quarter of the time."""
@@ -86,20 +90,26 @@ class NvmlMeter:
             nvml = pynvml
         self.nvml = nvml
         self.clock: Clock = clock or SystemClock()
-        self._strangers = strangers or strangers_to_this_process
+        self.strangers = strangers or conditions.strangers_to_this_process
+        self.untold = conditions.untold(nvml)
         try:
             nvml.nvmlInit()
+        except nvml.NVMLError as error:
+            raise MeterError(f"NVML does not start: {error}") from error
+        try:
             self.handles = {device.uuid: nvml.nvmlDeviceGetHandleByUUID(device.uuid) for device in devices}
             driver = nvml.nvmlSystemGetDriverVersion()
             self.counted = [device.uuid for device in devices if self._has_counter(device.uuid)]
             for device in devices:
                 if device.uuid not in self.counted:
                     self._power(device.uuid)
-        except nvml.NVMLError as error:
+        except (nvml.NVMLError, MeterError) as error:
+            nvml.nvmlShutdown()
             raise MeterError(f"NVML cannot meter these devices: {error}") from error
         self.sensors = {device.uuid: sensor_of(device.name) for device in devices}
         self._grids: dict[str, TickGrid] = {}
         self._idle: dict[str, tuple[Tick, Tick]] = {}
+        self._lowest: dict[str, float] = {}
         self._opened = 0
         whole = len(self.counted) == len(devices)
         self.method = "nvml-counter" if whole else "nvml-power"
@@ -107,7 +117,10 @@ class NvmlMeter:
         self.source = f"NVML {what}, driver {driver}, {len(devices)} device(s)"
 
     def open(self) -> "_Window":
-        """Wait for ticks of the idle devices, up to 0.3 s; less when the last window has just closed.
+        """Wait for ticks of the idle devices: 0.3 s, less when the last window has just closed.
+
+        The first time, and every two minutes, the ticks are found anew (0.6 s); a device whose power still falls is
+        waited for (1.5 s at most).
 
         Windows start at moments spread evenly between the ticks, so that what the sensor gets wrong at an edge does
         not add up over many.
@@ -117,12 +130,18 @@ class NvmlMeter:
             for uuid in self.counted:
                 self._find_grid(uuid)
             window.idle = self._idle_ticks()
-            window.trouble += self._conditions()
-        except (self.nvml.NVMLError, StaleCounterError) as error:
+            window.trouble += self._busy(window.idle)
+            window.trouble += self._conditions({})
+        except (self.nvml.NVMLError, CounterError) as error:
             window.trouble.append(self.explain(error))
         window.watch()
-        if self.counted and not window.trouble:
-            self.clock.sleep(self._next_start() - self.clock.monotonic())
+        try:
+            if self.counted and not window.trouble:
+                self.clock.sleep(self._next_start() - self.clock.monotonic())
+        except BaseException:
+            window.abandon()
+            raise
+        window.opened = self.clock.monotonic()
         return window
 
     def shutdown(self) -> None:
@@ -136,14 +155,15 @@ class NvmlMeter:
         moment = self._grids[self.counted[0]].before(now) + self._opened * GOLDEN % 1 * PERIOD_SECONDS
         return moment if moment > now else moment + PERIOD_SECONDS
 
-    def ticks(self, after: float, count: int) -> dict[str, tuple[Tick, ...]]:
-        """Consecutive ticks of every counter, the first after a moment.
+    def ticks(self, after: float | Mapping[str, float], count: int) -> dict[str, tuple[Tick, ...]]:
+        """Consecutive ticks of every counter, the first after a moment (or one for each).
 
         Raises:
             StaleCounterError: a counter stands still.
         """
         found: dict[str, list[Tick]] = {uuid: [] for uuid in self.counted}
-        due = {uuid: self._grids[uuid].after(after) + READ_SECONDS for uuid in self.counted}
+        moments = after if isinstance(after, Mapping) else dict.fromkeys(self.counted, after)
+        due = {uuid: self._grids[uuid].after(moments[uuid]) + READ_SECONDS for uuid in self.counted}
         while due:
             uuid = min(due, key=lambda name: due[name])
             self.clock.sleep(due[uuid] - self.clock.monotonic())
@@ -159,6 +179,8 @@ class NvmlMeter:
 
     def explain(self, error: Exception) -> Invalid:
         """The reason code and sentence for what NVML or a counter said."""
+        if isinstance(error, OddTicksError):
+            return Invalid("odd-ticks", f"{error}: this counter is not read right; please report the GPU model")
         if isinstance(error, StaleCounterError):
             return Invalid("stale-counter", f"{error}: is the driver alive? Check nvidia-smi, reload the driver")
         if isinstance(error, getattr(self.nvml, "NVMLError_GpuIsLost", ())):
@@ -167,12 +189,15 @@ class NvmlMeter:
 
     def conditions_after(self, records: dict[str, witness.Record]) -> list[Invalid]:
         """What makes a window invalid, as seen within it and at its end."""
-        return [*self._events(records), *self._conditions()]
+        return [*conditions.witnessed(self.nvml, records), *self._conditions(records)]
+
+    def _conditions(self, records: Mapping[str, witness.Record]) -> list[Invalid]:
+        return conditions.present(self.nvml, self.handles, records, strangers=self.strangers, untold=self.untold)
 
     def _has_counter(self, uuid: str) -> bool:
         try:
             return int(self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handles[uuid])) > 0
-        except self.nvml.NVMLError_NotSupported:
+        except self.untold:
             return False
 
     def _power(self, uuid: str) -> float:
@@ -203,12 +228,27 @@ class NvmlMeter:
         brackets = watch(lambda: self._read(uuid)[2], self.clock, count=CALIBRATION_TICKS)
         self._grids[uuid] = grid_from(brackets, now=self.clock.monotonic())
 
+    def _busy(self, idle: dict[str, tuple[Tick, Tick]]) -> list[Invalid]:
+        """Devices that were not idle before the window: what runs there would count as the work's."""
+        found = []
+        says = "something runs on the device beside the work: end it (a container may hide it), and run again"
+        if self._unsettled:
+            found.append(Invalid("not-idle", f"power did not settle before the window: {says}"))
+        for uuid, (before, last) in idle.items():
+            watts = slope(before, last)
+            lowest = self._lowest[uuid] = min(watts, self._lowest.get(uuid, watts))
+            if watts > lowest + BUSY_WATTS:
+                seen = f"{watts:.0f} W before the window, {lowest:.0f} W when it was idle"
+                found.append(Invalid("not-idle", f"{uuid}: {seen}: {says}"))
+        return found
+
     def _idle_ticks(self) -> dict[str, tuple[Tick, Tick]]:
         """Two ticks with nothing running between them, for every counter.
 
         Where the last window's tail was idle and the counter has gone on as slowly since, that tail serves again.
         Otherwise ticks are read until two intervals in a row agree: power has come down.
         """
+        self._unsettled = False
         ticks = self.ticks(self.clock.monotonic() - PERIOD_SECONDS, 1)
         if self._idle.keys() == ticks.keys() and all(self._still_idle(u, now) for u, (now,) in ticks.items()):
             return {uuid: (self._idle[uuid][0], now) for uuid, (now,) in ticks.items()}
@@ -216,45 +256,15 @@ class NvmlMeter:
         for _ in range(SETTLING_TICKS):
             if all(abs(slope(two, three) - slope(one, two)) < SETTLED_WATTS for one, two, three in read.values()):
                 break
-            more = self.ticks(max(ticks[-1].at for ticks in read.values()) + GUARD_SECONDS, 1)
+            more = self.ticks(next_after(read), 1)
             read = {uuid: (*ticks[1:], *more[uuid]) for uuid, ticks in read.items()}
+        else:
+            self._unsettled = True
         return {uuid: (ticks[0], ticks[-1]) for uuid, ticks in read.items()}
 
     def _still_idle(self, uuid: str, now: Tick) -> bool:
         earlier, later = self._idle[uuid]
         return now.at > later.at and abs(slope(later, now) - slope(earlier, later)) < SETTLED_WATTS
-
-    def _events(self, records: dict[str, witness.Record]) -> list[Invalid]:
-        thermal = (
-            self.nvml.nvmlClocksThrottleReasonHwThermalSlowdown
-            | self.nvml.nvmlClocksThrottleReasonSwThermalSlowdown
-        )
-        brake = self.nvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown
-        events = 0
-        for record in records.values():
-            events |= record.events
-        found = []
-        if events & thermal:
-            found.append(Invalid("thermal-slowdown", "a device slowed down because it was hot: check its cooling"))
-        if events & brake:
-            found.append(Invalid("power-brake", "the host's power brake slowed a device: check the power supply"))
-        return found
-
-    def _conditions(self) -> list[Invalid]:
-        found = []
-        for uuid, handle in self.handles.items():
-            pids = [process.pid for process in self.nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
-            if foreign := self._strangers(pids):
-                says = f"other processes are on the device: pid {', '.join(map(str, foreign))}; end or move them"
-                found.append(Invalid("foreign-process", f"{uuid}: {says}"))
-            try:
-                mig = self.nvml.nvmlDeviceGetMigMode(handle)[0]
-            except self.nvml.NVMLError_NotSupported:
-                mig = 0
-            if mig:
-                says = "readings are of the whole card, whatever an instance draws; turn it off to meter"
-                found.append(Invalid("mig-on", f"{uuid}: multi-instance mode is on: {says}"))
-        return found
 
 
 class _Window:
@@ -262,9 +272,13 @@ class _Window:
         self._meter = meter
         self.idle: dict[str, tuple[Tick, Tick]] = {}
         self.trouble: list[Invalid] = []
+        self.opened = 0.0
 
     def watch(self) -> None:
-        self._witness = witness.Witness(self._meter.nvml, self._meter.handles, self._meter.clock)
+        meter = self._meter
+        self._witness = witness.Witness(
+            meter.nvml, meter.handles, meter.clock, strangers=meter.strangers, untold=meter.untold
+        )
 
     def abandon(self) -> None:
         """Stop watching."""
@@ -274,15 +288,21 @@ class _Window:
         """Wait for ticks after the work, up to 0.4 s, and take off what was drawn outside it."""
         meter = self._meter
         tails: dict[str, tuple[Tick, ...]] = {}
-        if not self.trouble:
-            try:
+        if started < self.opened - CLOCK_SLACK_SECONDS or ended > meter.clock.monotonic() + CLOCK_SLACK_SECONDS:
+            says = (
+                "the work says it ran outside its window: is the engine on this host, and on its monotonic clock?"
+            )
+            self.trouble.append(Invalid("outside-window", says))
+        try:
+            if not self.trouble:
                 tails = self._tails(ended)
                 meter.remember_idle(tails)
-            except (meter.nvml.NVMLError, StaleCounterError) as error:
-                self.trouble.append(meter.explain(error))
-            if len(meter.counted) < len(meter.handles):
-                meter.clock.sleep(ended + 2 * witness.EDGE_SECONDS - meter.clock.monotonic())
-        records = self._witness.stop()
+                if len(meter.counted) < len(meter.handles):
+                    meter.clock.sleep(ended + 2 * witness.EDGE_SECONDS - meter.clock.monotonic())
+        except (meter.nvml.NVMLError, CounterError) as error:
+            self.trouble.append(meter.explain(error))
+        finally:
+            records = self._witness.stop()
         if not self.trouble:
             try:
                 self.trouble += meter.conditions_after(records)
@@ -306,7 +326,7 @@ class _Window:
             return {}
         tails = self._meter.ticks(ended + LAG_SECONDS, 2)
         if any(slope(*tails[uuid]) - slope(*self.idle[uuid]) > SETTLED_WATTS for uuid in tails):
-            more = self._meter.ticks(max(tail[-1].at for tail in tails.values()) + GUARD_SECONDS, 1)
+            more = self._meter.ticks(next_after(tails), 1)
             tails = {uuid: (*tail, *more[uuid]) for uuid, tail in tails.items()}
         return tails
 
@@ -318,8 +338,7 @@ class _Window:
         started: float,
         ended: float,
     ) -> tuple[DeviceReading, float]:
-        memory = record.memory_watts
-        memory_joules = sum(memory) / len(memory) * (ended - started) if memory else None
+        memory_joules = record.memory_joules(started, ended)
         if uuid not in tails:
             found = self._integrated(uuid, record, started, ended)
         else:
@@ -338,6 +357,10 @@ class _Window:
         """Energy by integrating instant power: for a device without a counter."""
         idle = min(record.watts, default=0.0)
         joules = record.joules(started, ended, idle)
+        if (blind := record.blind(started, ended)) is not None and joules is not None:
+            self.trouble.append(
+                Invalid("witness-blind", f"{uuid}: power was not read throughout ({blind}): run again")
+            )
         if joules is None:
             self.trouble.append(Invalid("no-power", f"{uuid}: no power was read within the window: {record.error}"))
             return Energy(0.0, 0.0, idle)
@@ -345,7 +368,13 @@ class _Window:
 
     def _compare(self, uuid: str, found: Energy, record: witness.Record, started: float, ended: float) -> None:
         """Counter and witness must agree within what the witness can see."""
+        if not record.watts and record.error is None:
+            return  # a device that does not tell its power
         seen = record.joules(started, ended, found.idle_watts)
+        blind = record.blind(started, ended) or ("too few samples" if seen is None else None)
+        if blind is not None:
+            says = f"instant power and clock events were not watched ({blind}): is the host overloaded? Run again"
+            self.trouble.append(Invalid("witness-blind", f"{uuid}: {says}"))
         if seen is None or found.joules <= 0:
             return
         highest = max(record.peak(), found.joules / (ended - started))
@@ -358,16 +387,12 @@ class _Window:
             self.trouble.append(Invalid("witness-disagrees", f"{uuid}: {says}; run again, and llm-energy doctor"))
 
 
+def next_after(ticks: Mapping[str, tuple[Tick, ...]]) -> dict[str, float]:
+    """For every counter a moment after its last tick and before its next."""
+    return {uuid: found[-1].at + PERIOD_SECONDS / 2 for uuid, found in ticks.items()}
+
+
 def integrated(joules: float, *, peak_watts: float, idle_watts: float) -> Energy:
     """Energy from integrated power, with what it is known to."""
     edges = 0.5 * witness.EDGE_SECONDS * (peak_watts - idle_watts)
     return Energy(joules, math.hypot(edges, POWER_UNCERTAINTY * joules), idle_watts)
-
-
-def strangers_to_this_process(pids: Iterable[int]) -> list[int]:
-    """Process ids that exist here and are neither this process nor its descendants.
-
-    In a container NVML may report ids of the host, which mean nothing here and are left out.
-    """
-    own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
-    return [pid for pid in pids if pid not in own and psutil.pid_exists(pid)]

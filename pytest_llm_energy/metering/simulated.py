@@ -132,7 +132,7 @@ class SimulatedDevice:
         late = abs(self._random(number, "late")) * self.jitter_seconds
         if moment - self._tick(number) < late and moment < self.stuck_at:
             number -= 1
-        jitter = self._random(number, "seen") * self.jitter_seconds * self._idle_watts(moment)
+        jitter = self._random(number, "seen") * self.jitter_seconds * self._idle_watts(self._tick(number))
         shown = self._count(number) + jitter
         return shown if moment < self.reset_at else shown - self._total(self.reset_at)
 

@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pytest_llm_energy.metering.clock import Clock
 
@@ -16,6 +17,9 @@ PERIOD_SECONDS = 0.1
 JITTER_SECONDS = 0.0005
 """Standard deviation of the moment a tick's energy is of, against the grid: copies of 100 ms on an H200 scatter by
 0.13 J in all, a millisecond of idle power."""
+
+ODD = 0.1
+"""Relative deviation of the interval from PERIOD_SECONDS that is too much; on an H200 single ones are 3 % off."""
 
 GUARD_SECONDS = 0.006
 """A read that overlaps a tick by less than this could have seen either side of it."""
@@ -29,8 +33,16 @@ Bracket = tuple[float, float]
 returned."""
 
 
-class StaleCounterError(Exception):
-    """The counter does not advance."""
+class CounterError(Exception):
+    """The counter does not behave as one that ticks every PERIOD_SECONDS."""
+
+
+class StaleCounterError(CounterError):
+    """It does not advance."""
+
+
+class OddTicksError(CounterError):
+    """It ticks at other intervals."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +106,14 @@ def grid_from(brackets: Sequence[Bracket], *, now: float) -> TickGrid:
 
     Raises:
         ValueError: there is no bracket.
+        OddTicksError: the ticks come at other intervals than PERIOD_SECONDS.
     """
     if not brackets:
         raise ValueError("no tick was observed")
+    moments = [(low + high) / 2 for low, high in brackets]
+    period = statistics.median(later - earlier for earlier, later in pairwise(moments)) if moments[1:] else None
+    if period is not None and abs(period / PERIOD_SECONDS - 1) > ODD:
+        raise OddTicksError(f"the energy counter ticks every {period * 1e3:.3g} ms, not {PERIOD_SECONDS * 1e3:g}")
     # The tightest bracket anchors the grid; the others correct it by their median offset, which a late one
     # among them does not move.
     anchor = min(brackets, key=lambda pair: pair[1] - pair[0])

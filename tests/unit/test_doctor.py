@@ -2,6 +2,7 @@ import statistics
 
 import pytest
 
+from pytest_llm_energy import doctor
 from pytest_llm_energy.cli import main
 from pytest_llm_energy.errors import MeterError
 from pytest_llm_energy.hardware.catalogue import CPU
@@ -9,7 +10,6 @@ from pytest_llm_energy.hardware.detection import Device, Host, detect
 from pytest_llm_energy.metering.examine import DeviceHealth, examine_device, examine_processor
 from pytest_llm_energy.metering.meter import Invalid, Reading, Window
 from pytest_llm_energy.metering.simulated import SimulatedDevice, SimulatedNvml, VirtualClock
-from pytest_llm_energy.reporting import diagnosis
 
 
 def silent(_: str) -> None:
@@ -23,7 +23,7 @@ def examine(simulated: SimulatedDevice, *, name: str = "NVIDIA H200") -> DeviceH
 
 
 def text(health: DeviceHealth) -> str:
-    return "\n".join(diagnosis.device_lines(health, runs=3, window_seconds=2.5))
+    return "\n".join(doctor.device_lines(health, runs=3, window_seconds=2.5))
 
 
 def test_a_sound_device_is_described_by_what_it_truly_does() -> None:
@@ -104,7 +104,7 @@ def test_a_processor_is_described_by_the_scatter_of_equal_work() -> None:
     health = examine_processor(Uneven(*joules), say=silent, clock=clock, work=lambda n: clock.sleep(n * 1e-6))
     assert health.watts == pytest.approx(4.0)
     assert health.spread == pytest.approx(statistics.stdev(joules) / 2.0)
-    lines = "\n".join(diagnosis.processor_lines(health, name="Some CPU, 2 cores", runs=5))
+    lines = "\n".join(doctor.processor_lines(health, name="Some CPU, 2 cores", runs=5))
     assert "an estimate" in lines
     assert "6.0 %" in lines
 
@@ -116,7 +116,7 @@ def test_a_processor_that_cannot_be_metered_says_why() -> None:
 
 
 def test_a_host_whose_driver_is_broken_says_so() -> None:
-    assert "NVML cannot start" in diagnosis.host_line(Host(spec=CPU, problem="NVML cannot start: mismatch"))
+    assert "NVML cannot start" in doctor.host_line(Host(spec=CPU, problem="NVML cannot start: mismatch"))
 
 
 @pytest.mark.skipif(bool(detect().devices), reason="this host has a GPU")

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.metering.meter import Reading
 from pytest_llm_energy.metering.nvml import NvmlMeter
-from pytest_llm_energy.metering.simulated import SimulatedDevice, SimulatedNvml, VirtualClock
+from pytest_llm_energy.metering.simulated import (
+    NotSupportedError,
+    SimulatedDevice,
+    SimulatedError,
+    SimulatedNvml,
+    VirtualClock,
+)
 
 Plant = Callable[[SimulatedDevice, float], None]
 """Plants a fault in a device, given the present moment."""
@@ -101,14 +107,13 @@ def test_ten_thousand_windows_lie_within_their_uncertainty(capsys: pytest.Captur
 def test_devices_metered_at_once_each_get_their_own_joules() -> None:
     phases = (0.003, 0.028, 0.055, 0.091)
     bench = Bench(*(SimulatedDevice(uuid=f"GPU-{n}", phase=phase, seed=n) for n, phase in enumerate(phases)))
-    reading, truths = bench.window(1.0, 700)
+    reading, truths = bench.window(2.5, 700)
     assert reading.valid
     assert [part.device for part in reading.devices] == ["GPU-0", "GPU-1", "GPU-2", "GPU-3"]
     own = reading.uncertainty_joules / 2  # four alike, added in squares
     for part, truth in zip(reading.devices, truths, strict=True):
         assert part.joules == pytest.approx(truth, abs=5 * own)
-        assert part.memory_joules is not None
-        assert 0 < part.memory_joules < part.joules
+        assert part.memory_joules == pytest.approx(0.3 * truth, rel=0.05)  # the simulated share
     assert sum(part.joules for part in reading.devices) == pytest.approx(reading.joules)
 
 
@@ -135,6 +140,10 @@ def visited(device: SimulatedDevice, now: float) -> None:
     device.processes.append((now + 0.5, (4711,)))
 
 
+def passed_by(device: SimulatedDevice, now: float) -> None:
+    device.processes += [(now + 0.3, (4711,)), (now + 0.7, ())]
+
+
 def partitioned(device: SimulatedDevice, now: float) -> None:
     device.mig = True
 
@@ -149,6 +158,7 @@ def partitioned(device: SimulatedDevice, now: float) -> None:
         pytest.param(event(0x20), "thermal-slowdown", id="software-thermal"),
         pytest.param(event(0x80), "power-brake", id="power-brake"),
         pytest.param(visited, "foreign-process", id="foreign-process"),
+        pytest.param(passed_by, "foreign-process", id="foreign-process-that-left"),
         pytest.param(partitioned, "mig-on", id="mig-turned-on"),
     ],
 )
@@ -177,6 +187,77 @@ def test_a_fault_before_a_window_makes_it_invalid_by_its_own_code(plant: Plant, 
     reading, _ = bench.window(1.0)
     assert code in [reason.code for reason in reading.invalid]
     assert not reading.valid
+
+
+class Refusing(SimulatedNvml):
+    """An NVML that refuses to say something, by an error of its own."""
+
+    def __init__(self, clock: VirtualClock, device: SimulatedDevice, refused: str, error: Exception) -> None:
+        super().__init__(clock, device)
+
+        def refuse(_: SimulatedDevice) -> None:
+            raise error
+
+        setattr(self, refused, refuse)
+
+
+def refusing(device: SimulatedDevice, refused: str, error: Exception) -> Bench:
+    bench = Bench(device)
+    nvml = Refusing(bench.clock, device, refused, error)
+    known = [Device(index=0, uuid=device.uuid, name="NVIDIA H200")]
+    bench.meter = NvmlMeter(known, nvml=nvml, clock=bench.clock, strangers=everybody)
+    return bench
+
+
+EVENTS, PROCESSES = "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetComputeRunningProcesses"
+
+
+@pytest.mark.parametrize("counter", [True, False], ids=["counter", "power"])
+def test_what_a_device_does_not_tell_leaves_its_readings_valid(counter: bool) -> None:
+    for refused in (EVENTS, PROCESSES):
+        bench = refusing(SimulatedDevice(counter=counter), refused, NotSupportedError("Not Supported"))
+        reading, (truth,) = bench.window(1.0)
+        assert reading.valid
+        assert reading.joules == pytest.approx(truth, abs=5 * reading.uncertainty_joules)
+
+
+def test_a_mig_device_that_hides_its_processes_is_still_told_from_others() -> None:
+    bench = refusing(SimulatedDevice(mig=True), PROCESSES, NotSupportedError("Not Supported"))
+    reading, _ = bench.window(1.0)
+    assert [reason.code for reason in reading.invalid] == ["mig-on"]
+
+
+@pytest.mark.parametrize("error", [SimulatedError("Unknown Error"), ValueError("of no NVML")], ids=str)
+def test_a_witness_that_fails_makes_the_reading_invalid(error: Exception) -> None:
+    reading, _ = refusing(SimulatedDevice(), EVENTS, error).window(1.0)
+    assert "witness-blind" in [reason.code for reason in reading.invalid]
+
+
+def test_a_device_that_something_else_keeps_busy_is_not_metered() -> None:
+    device = SimulatedDevice()
+    bench = Bench(device)
+    assert bench.window(0.5)[0].valid
+    now = bench.clock.monotonic()
+    for number in range(40):  # up and down, all the time
+        device.work(now + 0.13 * number, now + 0.13 * number + 0.07, 500.0)
+    restless, _ = bench.window(0.2)
+    assert "not-idle" in [reason.code for reason in restless.invalid]
+    bench.clock.sleep(10)
+    now = bench.clock.monotonic()
+    device.work(now, now + 3.0, 400.0)
+    bench.clock.sleep(0.5)
+    steady, _ = bench.window(0.2)
+    assert "not-idle" in [reason.code for reason in steady.invalid]
+
+
+@pytest.mark.parametrize(("start", "end"), [(-5.0, 0.5), (0.0, 60.0)], ids=["began-before", "ends-later"])
+def test_work_outside_its_window_is_invalid(start: float, end: float) -> None:
+    bench = Bench(SimulatedDevice())
+    window = bench.meter.open()
+    now = bench.clock.monotonic()
+    bench.clock.sleep(0.5)
+    reading = window.close(now + start, now + end)
+    assert "outside-window" in [reason.code for reason in reading.invalid]
 
 
 def test_a_power_cap_alone_leaves_a_reading_valid() -> None:

@@ -1,0 +1,73 @@
+"""What on a device makes a window invalid, whatever its counter says."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import psutil
+
+from pytest_llm_energy.metering.meter import Invalid
+from pytest_llm_energy.metering.witness import Record
+
+Strangers = Callable[[Iterable[int]], list[int]]
+"""Which of some process ids belong to somebody else."""
+
+
+def untold(nvml: Any) -> tuple[type[Exception], ...]:
+    """The errors by which a device or driver says that it does not tell something."""
+    names = ("NVMLError_NotSupported", "NVMLError_NoPermission", "NVMLError_FunctionNotFound")
+    kinds = [getattr(nvml, name, None) for name in (*names, "NVMLLibraryMismatchError")]
+    return tuple(kind for kind in kinds if kind is not None)
+
+
+def present(
+    nvml: Any,
+    handles: Mapping[str, Any],
+    records: Mapping[str, Record],
+    *,
+    strangers: Strangers,
+    untold: tuple[type[Exception], ...],
+) -> list[Invalid]:
+    """Multi-instance mode, and processes of others: now, or seen in the window."""
+
+    def told(ask: Callable[[Any], Any], handle: Any) -> Any:
+        try:
+            return ask(handle)
+        except untold:
+            return None
+
+    found = []
+    for uuid, handle in handles.items():
+        mode = told(nvml.nvmlDeviceGetMigMode, handle)
+        if mode is not None and mode[0]:
+            says = "readings are of the whole card, whatever an instance draws; turn it off to meter"
+            found.append(Invalid("mig-on", f"{uuid}: multi-instance mode is on: {says}"))
+        processes = told(nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()
+        seen = records[uuid].foreign if uuid in records else set()
+        if foreign := sorted({*strangers([process.pid for process in processes]), *seen}):
+            says = f"other processes are on the device: pid {', '.join(map(str, foreign))}; end or move them"
+            found.append(Invalid("foreign-process", f"{uuid}: {says}"))
+    return found
+
+
+def witnessed(nvml: Any, records: Mapping[str, Record]) -> list[Invalid]:
+    """Clock events that were seen in the window."""
+    thermal = nvml.nvmlClocksThrottleReasonHwThermalSlowdown | nvml.nvmlClocksThrottleReasonSwThermalSlowdown
+    events = 0
+    for record in records.values():
+        events |= record.events
+    found = []
+    if events & thermal:
+        found.append(Invalid("thermal-slowdown", "a device slowed down because it was hot: check its cooling"))
+    if events & nvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown:
+        found.append(Invalid("power-brake", "the host's power brake slowed a device: check the power supply"))
+    return found
+
+
+def strangers_to_this_process(pids: Iterable[int]) -> list[int]:
+    """Process ids that exist here and are neither this process nor its descendants.
+
+    In a container NVML may report ids of the host, which mean nothing here and are left out.
+    """
+    own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+    return [pid for pid in pids if pid not in own and psutil.pid_exists(pid)]
