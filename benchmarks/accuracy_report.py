@@ -52,6 +52,12 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """Standard deviation of that mean."""
         return statistics.stdev(window.joules for window in self.truths) / math.sqrt(len(self.truths))
 
+    @property
+    def counts(self) -> str:
+        """Windows of ours, and of each other method."""
+        ours, *others = (len(windows) for windows in self.methods.values())
+        return f"{ours}, {min(others, default=0)} each"
+
     def errors(self, method: str) -> list[float]:
         """Relative errors of a method's windows."""
         return [window.joules / self.truth - 1 for window in self.methods[method]]
@@ -95,13 +101,13 @@ def conditions(report: Report) -> str:
 def text_lines(report: Report, *, style: str = "simple") -> Iterator[str]:
     """The tables: one-window rmse and bias per meter, and the coverage of our intervals."""
     methods = list(report.passes[0].methods)
-    headers = ["work", "burst", "truth", "its sd", *methods]
+    headers = ["work", "burst", "truth", "its sd", "windows", *methods]
     for quantity, says in ((Pass.rmse, "rmse"), (Pass.bias, "bias")):
         yield f"{says} of one window, % of the true energy"
         yield ""
         rows = []
         for each in report.passes:
-            truth = (f"{each.truth:.2f} J", f"{each.truth_sd / each.truth:.2%}")
+            truth = (f"{each.truth:.2f} J", f"{each.truth_sd / each.truth:.2%}", each.counts)
             sign = "+" if says == "bias" else ""
             shares = (f"{quantity(each, method) * 100:{sign}.2f}" for method in methods)
             rows.append([each.work, f"{each.seconds * 1000:.0f} ms", *truth, *shares])

@@ -23,13 +23,13 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from benchmarks.accuracy_report import OURS, Pass, Report, Window, conditions, plot, read, text_lines
-from pytest_llm_energy.hardware.detection import detect
+from pytest_llm_energy.hardware.detection import Device, detect
 from pytest_llm_energy.metering.clock import SystemClock
+from pytest_llm_energy.metering.codecarbon_gpu import gpu_ids
 from pytest_llm_energy.metering.edges import Tick, slope
 from pytest_llm_energy.metering.nvml import CALIBRATION_TICKS, LAG_SECONDS, READ_SECONDS, NvmlMeter
 from pytest_llm_energy.metering.ticks import PERIOD_SECONDS, grid_from, watch
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--read", type=Path, help="print and plot an earlier result")
     parser.add_argument("--windows", type=int, default=10, help="of ours; the others take fewer")
-    parser.add_argument("--device", type=int, default=0)
+    parser.add_argument("--device", type=int, default=0, help="as CUDA counts those that are visible")
     parser.add_argument("--works", default="gemm,copy", help="of gemm, copy, capped-gemm (default: gemm,copy)")
     options = parser.parse_args()
     report = read(options.read) if options.read else _measure(options)
@@ -82,7 +82,7 @@ def _measure(options: argparse.Namespace) -> Report:
         works = _works(options.device)
         for name in options.works.split(","):
             for seconds in LENGTHS:
-                found = _measure_pass(name, seconds, works[name], instruments, options.windows, options.device)
+                found = _measure_pass(name, seconds, works[name], instruments, options.windows, device.uuid)
                 report = msgspec.structs.replace(report, passes=(*report.passes, found))
                 if options.json:
                     options.json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
@@ -95,7 +95,7 @@ def _measure_pass(
     run: Callable[[int], None],
     instruments: dict[str, Instrument],
     windows: int,
-    index: int,
+    uuid: str,
 ) -> Pass:
     """All meters on bursts of one kind, in turn, and the truth from the whole pass."""
     import torch
@@ -122,7 +122,7 @@ def _measure_pass(
         time.sleep(REST_SECONDS)
         burst()
     spans.clear()
-    counter = _Counter(index)
+    counter = _Counter(uuid)
     for turn in order:
         time.sleep(REST_SECONDS + rests.uniform(0, 0.1))
         if turn == TRUTH:
@@ -149,10 +149,10 @@ def _measure_pass(
 class _Counter:
     """The device's energy counter, read once per tick: watching it would disturb the sensor behind it."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, uuid: str) -> None:
         import pynvml
 
-        self._read = partial(pynvml.nvmlDeviceGetTotalEnergyConsumption, pynvml.nvmlDeviceGetHandleByIndex(index))
+        self._read = partial(pynvml.nvmlDeviceGetTotalEnergyConsumption, pynvml.nvmlDeviceGetHandleByUUID(uuid))
         brackets = watch(self._read, SystemClock(), count=CALIBRATION_TICKS)
         self._grid = grid_from(brackets, now=time.monotonic())
 
@@ -233,7 +233,7 @@ def _works(index: int) -> dict[str, Callable[[int], None]]:
     return {"gemm": gemm, "copy": copy, "capped-gemm": capped}
 
 
-def _instruments(index: int, device: Any, stack: contextlib.ExitStack) -> Iterator[tuple[str, Instrument]]:
+def _instruments(index: int, device: Device, stack: contextlib.ExitStack) -> Iterator[tuple[str, Instrument]]:
     meter = NvmlMeter([device])
     stack.callback(meter.shutdown)
 
@@ -246,7 +246,7 @@ def _instruments(index: int, device: Any, stack: contextlib.ExitStack) -> Iterat
         return {OURS: (reading.joules, reading.uncertainty_joules)}
 
     yield OURS, ours
-    yield PLAIN, lambda work: _plain(index, work)
+    yield PLAIN, lambda work: _plain(device.uuid, work)
     try:
         from zeus.monitor import ZeusMonitor
 
@@ -267,7 +267,7 @@ def _instruments(index: int, device: Any, stack: contextlib.ExitStack) -> Iterat
 
         tracker = OfflineEmissionsTracker(
             country_iso_code="USA",
-            gpu_ids=[index],
+            gpu_ids=gpu_ids([device]),
             save_to_file=False,
             log_level="critical",
             allow_multiple_runs=True,
@@ -285,11 +285,11 @@ def _instruments(index: int, device: Any, stack: contextlib.ExitStack) -> Iterat
         print(f"CodeCarbon is left out: {error!r}")
 
 
-def _plain(index: int, work: Work) -> dict[str, tuple[float, float | None]]:
+def _plain(uuid: str, work: Work) -> dict[str, tuple[float, float | None]]:
     """A counter difference, and polling of instant and average power every 10 ms, around one window."""
     import pynvml
 
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
     samples: list[tuple[float, float, float]] = []
     stopped = threading.Event()
 
