@@ -96,6 +96,7 @@ class EnergyMeter:
     measured: list[Measured] = field(default_factory=list)
     _stack: dict[str, str] = field(default_factory=dict)
     _readings: list[Reading] = field(default_factory=list)
+    starts: dict[str, float] = field(default_factory=dict)
 
     @property
     def metered(self) -> Metered:
@@ -205,6 +206,7 @@ class EnergyMeter:
         """
         assert self._session.replayed is not None
         self._readings = self._session.replayed.readings_of(self._key)
+        self.starts = self._session.replayed.starts_of(self._key)
         self.rows += judge_recorded(
             self._session.replayed,
             self._key,
@@ -259,6 +261,7 @@ class EnergyMeter:
             thing, self.gpu_model.devices, lambda stage: self._say(f"loading {name}: {stage}")
         )
         self._stack |= engine.stack
+        self.starts[engine.start] = engine.load_seconds
         return EngineWork(name, thing, engine, self._say)
 
     def _say(self, what: str) -> None:

@@ -1,6 +1,7 @@
 """How energy tests ended: on each report, gathered over all of them, and written out at the end."""
 
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -121,12 +122,14 @@ def summary_of(config: pytest.Config) -> Summary:
     """What there is to report so far."""
     energy = config.stash[SESSION]
     journal = energy.journal if energy.journal.exists() else None
+    workers = getattr(config.option, "numprocesses", None)
     return Summary(
         outcomes=config.stash[OUTCOMES].by_test,
         expected=config.stash[OUTCOMES].expected,
         gate=energy.options.gate,
         journal=_shown(journal, config) if journal else None,
         carbon=energy.options.carbon,
+        elapsed_seconds=None if energy.options.replay or workers else time.monotonic() - energy.begun,
     )
 
 
@@ -152,6 +155,7 @@ def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException 
     meter = item.stash.get(METER, None)
     rows = meter.rows if meter else []
     metered = meter.metered if meter else Metered()
+    starts = meter.starts if meter else {}
     source = item.config.stash[SESSION].source
     if report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
@@ -160,11 +164,13 @@ def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException 
         says = str(error) or type(error).__name__
         if meter is not None:
             meter.trouble(says)
-        return CaseOutcome(key=key, state="errored", rows=rows, source=source, says=says, metered=metered)
+        return CaseOutcome(
+            key=key, state="errored", rows=rows, source=source, says=says, metered=metered, starts=starts
+        )
     if report.when != "call":
         return None
     state = summary.state_of(rows, measured=bool(meter and meter.measured))
-    return CaseOutcome(key=key, state=state, rows=rows, source=source, metered=metered)
+    return CaseOutcome(key=key, state=state, rows=rows, source=source, metered=metered, starts=starts)
 
 
 def _fail(item: pytest.Item, report: pytest.TestReport, message: str) -> None:

@@ -1,6 +1,7 @@
 """What one pytest process holds while it measures: host, meters, engines, journal."""
 
 import datetime
+import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -41,12 +42,14 @@ class EnergySession:
         options: what the command line says.
         live: tells the terminal what is going on.
         journal: path of the journal this run writes.
+        begun: monotonic seconds at which this process was configured.
     """
 
     def __init__(self, options: EnergyConfig, live: Live, *, process: str, journal: Path) -> None:
         self.options = options
         self.live = live
         self.journal = journal
+        self.begun = time.monotonic()
         self._process = process
         self._meters: dict[tuple[Device, ...], Meter] = {}
         self._segment: Segment | None = None

@@ -227,6 +227,12 @@ class Journal:
         ran = [record.run.reading for arms in of_case for records in arms.values() for record in records]
         return ran + self._windowed.get(key, [])
 
+    def starts_of(self, key: CaseKey) -> dict[str, float]:
+        """Seconds of the engine starts that served one case, by id."""
+        of_case = (arms for (of, _), arms in self._runs.items() if of == key)
+        served = {record.run.start for arms in of_case for records in arms.values() for record in records}
+        return {start: self.starts[start].seconds for start in sorted(served & self.starts.keys())}
+
     def measured(self, check: Checked) -> Measured:
         """What a check was about, with its valid runs."""
         ran = self._runs.get((check.key, check.series), {})

@@ -34,19 +34,26 @@ class Metered(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         joules: their energy.
         windows: how many they are.
+        seconds: their length.
     """
 
     joules: float = 0.0
     windows: int = 0
+    seconds: float = 0.0
 
     @classmethod
     def of(cls, readings: Iterable[Reading]) -> "Metered":
         """The valid ones among readings."""
-        joules = [reading.joules for reading in readings if reading.valid]
-        return cls(joules=math.fsum(joules), windows=len(joules))
+        valid = [reading for reading in readings if reading.valid]
+        joules = math.fsum(reading.joules for reading in valid)
+        return cls(joules=joules, windows=len(valid), seconds=math.fsum(reading.seconds for reading in valid))
 
     def __add__(self, other: "Metered") -> "Metered":
-        return Metered(joules=self.joules + other.joules, windows=self.windows + other.windows)
+        return Metered(
+            joules=self.joules + other.joules,
+            windows=self.windows + other.windows,
+            seconds=self.seconds + other.seconds,
+        )
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

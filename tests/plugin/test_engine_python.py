@@ -1,12 +1,14 @@
 """The interpreter that an engine runs in."""
 
+import sys
+
 import pytest
 
 ENERGY_TEST = """
 from pytest_llm_energy import Scenario
 
 def test_serving(energy_meter):
-    energy_meter.measure(Scenario(model="tiny-llama", input_tokens=4, output_tokens=2))
+    energy_meter.check(energy_meter.measure(Scenario(model="tiny-llama", input_tokens=4, output_tokens=2)))
 """
 
 
@@ -31,3 +33,13 @@ def test_an_interpreter_that_is_not_there_is_named(pytester: pytest.Pytester) ->
     result = pytester.runpytest_subprocess("--energy-python", "transformers=/nowhere/python3 -X utf8")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*cannot start /nowhere/python3 -X utf8: *"])
+
+
+def test_a_named_interpreter_serves_and_its_start_is_reported(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(ENERGY_TEST)
+    options = ("--energy-runs=2", "--energy-window=0.1", "--energy-gate=off", "--energy-journal=run.jsonl")
+    result = pytester.runpytest_subprocess(f"--energy-python=transformers={sys.executable}", *options)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["engines: 1 start in * s; windows * s, * % of the run"])
+    again = pytester.runpytest_subprocess("--energy-replay=run.jsonl", "--energy-gate=off")
+    again.stdout.fnmatch_lines(["engines: 1 start in * s; windows * s"])
