@@ -208,8 +208,11 @@ def test_crashes(energy_meter):
     )
     result = pytester.runpytest_subprocess(*FAST, "-n2", "--energy-runs=5", "--energy-journal=j.jsonl")
     assert result.ret == 1
-    result.assert_outcomes(passed=2, failed=1)
-    result.stdout.fnmatch_lines(["*worker 'gw?' crashed while running*test_crashes*", "energy: judged 2 of 3 *"])
+    # Two workers on two cores disturb each other: the others finish with whatever verdict that leaves.
+    outcomes = result.parseoutcomes()
+    assert outcomes.pop("failed") == 1
+    assert sum(outcomes.get(verdict, 0) for verdict in ("passed", "inconclusive")) == sum(outcomes.values()) == 2
+    result.stdout.fnmatch_lines(["*worker 'gw?' crashed while running*test_crashes*", "energy: judged ? of 3 *"])
     journal = read_journal(pytester.path / "j.jsonl")
     assert len(journal.checks) == 2
     assert gone(before)
