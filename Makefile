@@ -7,7 +7,7 @@ ARGS ?=
 .PHONY: energy test check docs clean
 
 energy: $(VENV)/.installed  ## the main job: meter, judge and tabulate the findings on this host
-	$(BIN)/pytest energy_tests $(ARGS)
+	$(BIN)/pytest energy_tests $(if $(wildcard $(VLLM)/.installed),--energy-python vllm=$(VLLM)/bin/python) $(ARGS)
 
 test: $(VENV)/.installed $(VLLM)/.installed  ## the project's own tests
 	$(BIN)/pytest tests $(ARGS)

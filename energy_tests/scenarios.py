@@ -8,5 +8,11 @@ SMALL_TALK = Scenario(model="SmolLM2-135M", weights="packaged", input_tokens=16,
 LLAMA = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)
 """The paper's model, with random weights: no download, and within 1 % of real ones for a dense model."""
 
+SERVED_LLAMA = LLAMA.replace(engine="vllm")
+"""The same on the engine that users run, with CUDA graphs."""
+
+TINY = Scenario(model="tiny-llama", input_tokens=32, output_tokens=32)
+"""A model that two cores serve on every engine."""
+
 NOISY = 0.05
 """What a claim about a shared CPU bears: joules estimated from process times scatter by a few percent."""

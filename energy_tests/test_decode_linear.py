@@ -2,7 +2,7 @@
 
 import pytest
 
-from energy_tests.scenarios import LLAMA, SMALL_TALK
+from energy_tests.scenarios import SERVED_LLAMA, SMALL_TALK
 from pytest_llm_energy import Series, slope
 from pytest_llm_energy.fixtures import EnergyMeter
 
@@ -10,7 +10,7 @@ from pytest_llm_energy.fixtures import EnergyMeter
 @pytest.mark.energy_cases(
     "outputs",
     cpu=[Series.over(SMALL_TALK.replace(batch_size=n), output_tokens=(8, 16, 32)) for n in (1, 4)],
-    gpu=[Series.over(LLAMA.replace(batch_size=n), output_tokens=(32, 64, 128, 256)) for n in (1, 8, 64)],
+    gpu=[Series.over(SERVED_LLAMA.replace(batch_size=n), output_tokens=(32, 64, 128, 256)) for n in (1, 8, 64)],
 )
 def test_decode_grows_linearly_whatever_the_batch(energy_meter: EnergyMeter, outputs: Series) -> None:
     energy_meter.check(

@@ -15,8 +15,8 @@ TINY = Arms(
     dense=Scenario(model="tiny-olmo", input_tokens=32, output_tokens=16),
 )
 FULL_SIZE = Arms(
-    mixture=Scenario(model="OLMoE-1B-7B", input_tokens=512, output_tokens=64),
-    dense=Scenario(model="OLMo-1B", input_tokens=512, output_tokens=64),
+    mixture=Scenario(model="OLMoE-1B-7B", engine="vllm", input_tokens=512, output_tokens=64),
+    dense=Scenario(model="OLMo-1B", engine="vllm", input_tokens=512, output_tokens=64),
 )
 
 

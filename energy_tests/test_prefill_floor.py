@@ -6,7 +6,7 @@ less arithmetic to spare for each byte of weights it reads, so its floor is lowe
 
 import pytest
 
-from energy_tests.scenarios import LLAMA, SMALL_TALK
+from energy_tests.scenarios import SERVED_LLAMA, SMALL_TALK
 from pytest_llm_energy import Series, flat_below, slope
 from pytest_llm_energy.fixtures import EnergyMeter
 
@@ -15,7 +15,7 @@ PAPERS_FLOOR = 128
 
 # One output token: generating it takes the prefill and nothing else.
 CPU_PREFILL = SMALL_TALK.replace(output_tokens=1)
-GPU_PREFILL = LLAMA.replace(output_tokens=1)
+GPU_PREFILL = SERVED_LLAMA.replace(output_tokens=1)
 
 
 @pytest.mark.energy_cases(

@@ -7,11 +7,9 @@ import shutil
 
 import pytest
 
-from energy_tests.scenarios import LLAMA, NOISY
+from energy_tests.scenarios import LLAMA, NOISY, TINY
 from pytest_llm_energy import Arms, Scenario, saves
 from pytest_llm_energy.fixtures import EnergyMeter
-
-TINY = Scenario(model="tiny-llama", input_tokens=32, output_tokens=32)
 
 
 def compiled(eager: Scenario) -> Arms:

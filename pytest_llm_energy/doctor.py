@@ -78,7 +78,7 @@ def processor_lines(health: ProcessorHealth, *, name: str, runs: int) -> Iterato
     spread = f"equal work spreads by {_percent(health.spread)} from window to window"
     yield _item("one window", f"{health.window_seconds:.2f} s of one core: {health.watts:.1f} W, {spread}")
     scatter = _scattered(runs, math.sqrt(2) * health.spread)
-    seen = ratio([(math.exp(each), 1.0) for each in scatter], starts_differ=False).half_width
+    seen = ratio([[(math.exp(each), 1.0) for each in scatter]], starts_differ=False).half_width
     yield _item("claims", f"{runs} windows an arm tell effects beyond {_percent(seen)} from none")
     remedies = []
     if health.disturbed:

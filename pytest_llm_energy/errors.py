@@ -25,6 +25,10 @@ class EngineError(EnergyError):
     """An engine could not load, refused the work, ran out of memory or died; carries its last words."""
 
 
+class OutOfMemoryError(EngineError):
+    """An engine did not fit into the memory of its devices."""
+
+
 class MeasurementError(EnergyError):
     """No valid run of an arm was obtained."""
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -12,7 +13,9 @@ from pytest_llm_energy.hardware.catalogue import GpuSpec
 from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.measuring import CallableWork, EngineWork, Work, measure
 from pytest_llm_energy.metering.meter import Reading
+from pytest_llm_energy.serving.pool import Engine
 from pytest_llm_energy.serving.scenario import Arms, Scenario, distinct_names
+from pytest_llm_energy.serving.stack import Side, Stack
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.verdicts.baselines import Baseline, Published, read_baseline, read_published
 from pytest_llm_energy.verdicts.claims import Claim
@@ -94,7 +97,7 @@ class EnergyMeter:
     _published: Published | None
     rows: list[Row] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
-    _stack: dict[str, str] = field(default_factory=dict)
+    _stacks: dict[Side, dict[str, str]] = field(default_factory=lambda: {"present": {}, "against": {}})
     _readings: list[Reading] = field(default_factory=list)
     starts: dict[str, float] = field(default_factory=dict)
 
@@ -190,7 +193,9 @@ class EnergyMeter:
         self._session.record(check)
         conditions = Conditions(
             fingerprint=self._session.fingerprint(self.gpu_model.devices),
-            stack=self._stack,
+            stack=self._stacks["present"],
+            against=self._stacks["against"],
+            against_says=self._session.options.against_says or "the other stack",
             baseline=self._baseline,
             published=self._published,
             budget=self._session.options.budget,
@@ -228,19 +233,20 @@ class EnergyMeter:
         taken = {arm.name for earlier in self.measured for arm in earlier.arms}
         if again := taken & things.keys():
             raise ScenarioError(f"arm names must differ within a test; measured before: {sorted(again)}")
-        meter = self._session.meter(self.gpu_model.devices)
         series = len(self.measured)
-        runs: dict[str, list[Run]] = {name: [] for name in things}
+        runs: dict[tuple[str, Side], list[Run]] = {}
         identities = {n: t.identity() if isinstance(t, Scenario) else None for n, t in things.items()}
 
         def record(work: Work, run: Run) -> None:
-            self._session.record(Ran(key=self._key, series=series, arm=work.name, identity=work.identity, run=run))
-            runs[work.name].append(run)
+            self._session.record(
+                Ran(key=self._key, series=series, arm=work.name, identity=work.identity, run=run, side=work.side)
+            )
+            runs.setdefault((work.name, work.side), []).append(run)
             self._readings.append(run.reading)
 
         try:
-            works = [self._work(name, thing) for name, thing in things.items()]
-            measure(works, meter, self._session.plan, record=record, say=self._say)
+            works = [work for name, thing in things.items() for work in self._works(name, thing)]
+            measure(works, self._session.plan, record=record, say=self._say)
         except MeasurementError:
             raise
         except BaseException:
@@ -248,21 +254,52 @@ class EnergyMeter:
             for thing in things.values():
                 if isinstance(thing, Scenario):
                     self._session.pool.discard(thing)
+                    self._session.pool.discard(thing, "against")
             raise
-        arms = tuple(Arm(name=n, identity=identities[n], runs=counting(runs[n])) for n in things)
+        arms = tuple(
+            Arm(
+                name=name,
+                identity=identities[name],
+                runs=counting(runs.get((name, "present"), ())),
+                against=counting(runs.get((name, "against"), ())),
+            )
+            for name in things
+        )
         result = Measured(key=self._key, series=series, arms=arms, control=control)
         self.measured.append(result)
         return result
 
-    def _work(self, name: str, thing: Scenario | Callable[[], object]) -> Work:
+    def _works(self, name: str, thing: Scenario | Callable[[], object]) -> list[Work]:
+        """What to run of an arm: on the present stack, and on the other one where there is one."""
         if not isinstance(thing, Scenario):
-            return CallableWork(name, thing)
+            return [CallableWork(name, thing, meter=self._session.meter(self.gpu_model.devices))]
+        # An arm on fewer devices than the test leases is charged for its own alone.
+        devices = self.gpu_model.devices[: thing.tensor_parallel_size]
+        return [
+            EngineWork(
+                name,
+                thing,
+                side=stack.side,
+                meter=self._session.meter(devices),
+                begin=partial(self._engine, name, thing, stack, devices),
+                end=partial(self._session.pool.discard, thing, stack.side),
+                say=self._say,
+            )
+            for stack in self._session.options.stacks
+            if stack.serves(thing.engine)
+        ]
+
+    def _engine(self, name: str, scenario: Scenario, stack: Stack, devices: Sequence[Device]) -> Engine:
+        where = "" if stack.side == "present" else " on the other stack"
         engine = self._session.pool.engine(
-            thing, self.gpu_model.devices, lambda stage: self._say(f"loading {name}: {stage}")
+            scenario,
+            devices,
+            lambda stage: self._say(f"loading {name}{where}: {stage}"),
+            stack=stack,
         )
-        self._stack |= engine.stack
+        self._stacks[stack.side] |= engine.stack
         self.starts[engine.start] = engine.load_seconds
-        return EngineWork(name, thing, engine, self._say)
+        return engine
 
     def _say(self, what: str) -> None:
         self._session.live.say(f"{self._key.finding} {self._key.case}", what)

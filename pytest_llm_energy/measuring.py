@@ -1,15 +1,17 @@
-"""From arms to runs: warm up, size the window, interleave, meter, repeat what was invalid."""
+"""From arms to runs: start engines, warm up, size the window, interleave, meter, repeat what was invalid."""
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
-from pytest_llm_energy.errors import MeasurementError
+from pytest_llm_energy.errors import MeasurementError, OutOfMemoryError
 from pytest_llm_energy.metering.meter import Meter
 from pytest_llm_energy.serving.pool import Engine
 from pytest_llm_energy.serving.scenario import Identity, Scenario, Served
+from pytest_llm_energy.serving.stack import Side
 from pytest_llm_energy.verdicts.measured import Run
 
 Say = Callable[[str], None]
@@ -23,7 +25,8 @@ class Plan:
     """How much is measured.
 
     Attributes:
-        runs: metered windows per arm.
+        runs: metered windows per arm and stack, over all starts.
+        starts: engine starts per arm and stack, which share the runs.
         window_seconds: shortest window; whole batches are repeated until it is filled.
         retries: further tries for invalid or disturbed readings, per arm.
         warm_up_batches: most batches before metering; two at least are run.
@@ -33,18 +36,45 @@ class Plan:
 
     runs: int
     window_seconds: float
+    starts: int = 1
     retries: int = 3
     warm_up_batches: int = 20
     warm_up_seconds: float = 20.0
     settled: float = 0.05
 
+    def rounds(self, starts: int) -> list[range]:
+        """Numbers of the rounds that fall on each of so many starts, as evenly as they divide."""
+        runs = max(self.runs, starts)
+        edges = [number * runs // starts for number in range(starts + 1)]
+        return [range(low, high) for low, high in pairwise(edges)]
+
 
 class Work(Protocol):
-    """Something that can be run a number of times and says what it served."""
+    """Something that can be run a number of times and says what it served.
+
+    Attributes:
+        name: of the arm.
+        side: of the stack it runs on.
+        identity: its scenario as plain JSON; None for a callable.
+        meter: meters the devices it runs on.
+        place: equal for works that one engine start serves.
+    """
 
     name: str
+    side: Side
+    meter: Meter
     identity: Identity | None
-    start: str
+    place: str
+
+    @property
+    def start(self) -> str:
+        """Id of the engine start that serves it now."""
+
+    def begin(self) -> None:
+        """Have an engine started, unless one is there."""
+
+    def end(self) -> None:
+        """Have the engine ended."""
 
     def prepare(self) -> None:
         """Make ready what no window should hold."""
@@ -54,34 +84,71 @@ class Work(Protocol):
 
 
 class EngineWork:
-    """A scenario on a started engine."""
+    """A scenario on an engine of a stack."""
 
-    def __init__(self, name: str, scenario: Scenario, engine: Engine, say: Say) -> None:
+    def __init__(
+        self,
+        name: str,
+        scenario: Scenario,
+        *,
+        side: Side,
+        meter: Meter,
+        begin: Callable[[], Engine],
+        end: Callable[[], None],
+        say: Say,
+    ) -> None:
         self.name = name
+        self.side = side
+        self.meter = meter
         self.identity: Identity | None = scenario.identity()
-        self.start = engine.start
+        self.place = f"{side} {scenario.engine_key}"
+        self.end = end
         self._scenario = scenario
-        self._engine = engine
+        self._begin = begin
+        self._engine: Engine | None = None
         self._say = say
+
+    @property
+    def start(self) -> str:
+        """Id of the engine start that serves it now."""
+        return self._started.start
+
+    @property
+    def _started(self) -> Engine:
+        assert self._engine is not None, "begin comes first"
+        return self._engine
+
+    def begin(self) -> None:
+        """Have the engine started, unless it is there."""
+        self._engine = self._begin()
 
     def prepare(self) -> None:
         """Hand the engine the scenario's batch."""
-        self._engine.prepare(self._scenario, self._say)
+        self._started.prepare(self._scenario, self._say)
 
     def run(self, batches: int) -> Served:
         """Serve the scenario's batch."""
-        return self._engine.run(self._scenario, batches, self._say)
+        return self._started.run(self._scenario, batches, self._say)
 
 
 class CallableWork:
     """A function of the caller's, run in this process."""
 
     start = "in-process"
+    place = "in-process"
+    side: Side = "present"
 
-    def __init__(self, name: str, function: Callable[[], object]) -> None:
+    def __init__(self, name: str, function: Callable[[], object], *, meter: Meter) -> None:
         self.name = name
+        self.meter = meter
         self.identity: Identity | None = None
         self._function = function
+
+    def begin(self) -> None:
+        """Nothing to start."""
+
+    def end(self) -> None:
+        """Nothing to end."""
 
     def prepare(self) -> None:
         """Nothing to prepare."""
@@ -94,15 +161,15 @@ class CallableWork:
         return Served(started=started, ended=time.monotonic(), requests=batches)
 
 
-def measure(
-    works: Sequence[Work], meter: Meter, plan: Plan, *, record: Callable[[Work, Run], None], say: Say
-) -> None:
+def measure(works: Sequence[Work], plan: Plan, *, record: Callable[[Work, Run], None], say: Say) -> None:
     """Meter every work ``plan.runs`` times, interleaved: A B, B A, A B, ...
 
+    All engines are started before the first window opens. Where they do not fit on the devices together, each has
+    them in turn: A, B, B, A, with an engine start each time.
+
     Args:
-        works: what to run; all are warm before the first window opens.
-        meter: what meters it.
-        plan: how often, and how long.
+        works: what to run; those on another stack follow their arm on the present one.
+        plan: how often, how long, and over how many engine starts.
         record: told of each run as it ends, invalid ones included; a later run of the same round replaces an
             earlier one.
         say: told what is going on.
@@ -110,25 +177,91 @@ def measure(
     Raises:
         MeasurementError: an arm's readings stay invalid.
     """
-    batches = {work.name: _warm_up(work, plan, say) for work in works}
-    retries = dict.fromkeys(batches, plan.retries)
-    for number in range(plan.runs):
-        for work in works if number % 2 == 0 else reversed(works):
-            say(f"measuring {work.name} (run {number + 1} of {plan.runs})")
-            run = _metered(work, meter, batches[work.name], number)
-            record(work, run)
-            counts = run.reading.valid
-            while (not run.reading.valid or run.reading.disturbed) and retries[work.name]:
-                retries[work.name] -= 1
-                say(f"repeating {work.name}: {(*run.reading.invalid, *run.reading.disturbed)[0].says}")
-                run = _metered(work, meter, batches[work.name], number)
-                record(work, run)
-                counts = counts or run.reading.valid
-            if not counts:
-                reasons = "; ".join(reason.says for reason in run.reading.invalid)
-                raise MeasurementError(
-                    f"arm {work.name!r} has no valid run after {plan.retries} retries: {reasons}"
-                )
+    batches: dict[str, int] = {}
+    retries = {(work.name, work.side): plan.retries for work in works}
+    for group, rounds in _blocks(works, plan, say):
+        for work in group:
+            found = _warm_up(work, plan, say)
+            batches[work.name] = max(found, batches.get(work.name, 0))
+        for number in rounds:
+            for work in group if number % 2 == 0 else reversed(group):
+                _run(work, batches[work.name], number, plan, retries=retries, record=record, say=say)
+
+
+def _blocks(works: Sequence[Work], plan: Plan, say: Say) -> Iterator[tuple[Sequence[Work], range]]:
+    """Works with their engines started, and the rounds to run them; fresh starts for each of the plan's starts."""
+    apart = False
+    starts = plan.starts
+    places = list(dict.fromkeys(work.place for work in works))
+    for number, rounds in enumerate(plan.rounds(starts)):
+        if number:
+            _end(works)
+        if not apart:
+            try:
+                for work in works if number % 2 == 0 else reversed(works):
+                    work.begin()
+            except OutOfMemoryError:
+                _end(works)
+                if len(places) == 1:
+                    raise
+                say("the engines do not fit on the devices together: each has them in turn")
+                apart = True
+            else:
+                yield works, rounds
+                continue
+        if starts == 1:
+            yield from _in_turn(works, places, plan.rounds(2))
+            return
+        yield from _in_turn(works, places if number % 2 == 0 else places[::-1], [rounds])
+
+
+def _in_turn(
+    works: Sequence[Work], places: Sequence[str], blocks: Sequence[range]
+) -> Iterator[tuple[Sequence[Work], range]]:
+    """One engine at a time: A B, then B A."""
+    for number, rounds in enumerate(blocks):
+        for place in places if number % 2 == 0 else reversed(places):
+            _end(works)
+            group = [work for work in works if work.place == place]
+            for work in group:
+                work.begin()
+            yield group, rounds
+
+
+def _end(works: Sequence[Work]) -> None:
+    for work in works:
+        work.end()
+
+
+def _run(
+    work: Work,
+    batches: int,
+    number: int,
+    plan: Plan,
+    *,
+    retries: dict[tuple[str, Side], int],
+    record: Callable[[Work, Run], None],
+    say: Say,
+) -> None:
+    """One run of a round that counts, after as many tries as are left.
+
+    Raises:
+        MeasurementError: its readings stay invalid.
+    """
+    where = "" if work.side == "present" else " on the other stack"
+    say(f"measuring {work.name}{where} (run {number + 1} of {max(plan.runs, plan.starts)})")
+    run = _metered(work, batches, number)
+    record(work, run)
+    counts = run.reading.valid
+    while (not run.reading.valid or run.reading.disturbed) and retries[work.name, work.side]:
+        retries[work.name, work.side] -= 1
+        say(f"repeating {work.name}{where}: {(*run.reading.invalid, *run.reading.disturbed)[0].says}")
+        run = _metered(work, batches, number)
+        record(work, run)
+        counts = counts or run.reading.valid
+    if not counts:
+        reasons = "; ".join(reason.says for reason in run.reading.invalid)
+        raise MeasurementError(f"arm {work.name!r}{where} has no valid run after {plan.retries} retries: {reasons}")
 
 
 def _warm_up(work: Work, plan: Plan, say: Say) -> int:
@@ -155,9 +288,9 @@ def _warm_up(work: Work, plan: Plan, say: Say) -> int:
     return batches
 
 
-def _metered(work: Work, meter: Meter, batches: int, number: int) -> Run:
+def _metered(work: Work, batches: int, number: int) -> Run:
     work.prepare()
-    window = meter.open()
+    window = work.meter.open()
     try:
         served = work.run(batches)
     except BaseException:

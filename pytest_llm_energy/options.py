@@ -3,17 +3,19 @@
 import argparse
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
+import msgspec
 import pytest
 
 from pytest_llm_energy.errors import UsageError
 from pytest_llm_energy.metering.choice import METERS
 from pytest_llm_energy.reporting.carbon import CarbonIntensity, of_country
 from pytest_llm_energy.serving.scenario import ENGINES
+from pytest_llm_energy.serving.stack import Stack
 from pytest_llm_energy.verdicts.judge import DEFAULT_BUDGET
 from pytest_llm_energy.verdicts.rows import Gate
 
@@ -43,7 +45,8 @@ class EnergyConfig:
         runs: metered windows per arm, None for the GPU model's default.
         window_seconds: shortest window, None for the GPU model's default.
         deadline_seconds: longest time any one request to an engine may take.
-        pythons: command prefix of the Python that an engine runs in, by engine; pytest's own for the others.
+        starts: engine starts per arm and stack.
+        stacks: the stack that is tested, and the one it is measured against, if there is one.
         carbon: what a joule costs in CO2e, None where nothing says.
     """
 
@@ -58,7 +61,8 @@ class EnergyConfig:
     runs: int | None
     window_seconds: float | None
     deadline_seconds: float
-    pythons: Mapping[str, Sequence[str]]
+    starts: int
+    stacks: tuple[Stack, ...]
     carbon: CarbonIntensity | None
 
     @classmethod
@@ -89,9 +93,20 @@ class EnergyConfig:
             runs=option("runs"),
             window_seconds=option("window"),
             deadline_seconds=option("deadline") or DEFAULT_DEADLINE_SECONDS,
-            pythons=dict(option("python") or ()),
+            starts=option("starts") or 1,
+            stacks=_stacks(config),
             carbon=_carbon(config),
         )
+
+    @property
+    def against_says(self) -> str | None:
+        """The other stack in words; None without one."""
+        if len(self.stacks) == 1:
+            return None
+        other = self.stacks[1]
+        engines = sorted(other.engines or ENGINES)
+        told = {f"{engine}: {other.says(engine)}" if other.engines else other.says(engine) for engine in engines}
+        return ", ".join(sorted(told))
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -121,6 +136,31 @@ def add_options(parser: pytest.Parser) -> None:
         help="the Python to run an engine in, such as vllm=/opt/vllm/bin/python; it needs nothing of this plugin "
         "(default: pytest's own; may be given once per engine)",
     )
+    add(
+        "--energy-argument",
+        type=_engine_argument,
+        action="append",
+        metavar="ENGINE.NAME=VALUE",
+        help="an argument of an engine on top of what its scenarios ask for, such as vllm.enforce_eager=true "
+        "(VALUE is JSON, or else text; may be given more than once)",
+    )
+    add(
+        "--energy-against",
+        type=_against,
+        action="append",
+        metavar="[ENGINE=]COMMAND",
+        help="measure every arm also on another stack, in turn with this one, and judge against it: the Python to "
+        "run engines (or that one engine) in there, such as vllm=/old/bin/python or vllm='docker run -i --rm "
+        "--gpus all IMAGE python3'",
+    )
+    add(
+        "--energy-against-argument",
+        type=_engine_argument,
+        action="append",
+        metavar="ENGINE.NAME=VALUE",
+        help="the same as --energy-argument, for the other stack; alone, it makes the other stack of this one",
+    )
+    add("--energy-starts", type=_at_least_one, metavar="N", help="engine starts per arm (default: 1)")
     add(
         "--energy-deadline",
         type=_positive,
@@ -197,6 +237,63 @@ def _engine_python(text: str) -> tuple[str, tuple[str, ...]]:
     if engine not in ENGINES or not words:
         raise argparse.ArgumentTypeError(f"{text!r} is not ENGINE=COMMAND with an engine of {', '.join(ENGINES)}")
     return engine, words
+
+
+def _engine_argument(text: str) -> tuple[str, str, Any]:
+    path, _, value = text.partition("=")
+    engine, _, name = path.partition(".")
+    if engine not in ENGINES or not name.isidentifier() or not value:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not ENGINE.NAME=VALUE with an engine of {', '.join(ENGINES)}"
+        )
+    try:
+        return engine, name, msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return engine, name, value
+
+
+def _against(text: str) -> tuple[str | None, tuple[str, ...]]:
+    engine, equals, _ = text.partition("=")
+    if equals and engine in ENGINES:
+        return _engine_python(text)
+    if not (words := tuple(shlex.split(text))):
+        raise argparse.ArgumentTypeError(f"{text!r} is no command that runs a Python")
+    return None, words
+
+
+def _stacks(config: pytest.Config) -> tuple[Stack, ...]:
+    """The stack under test, and the one it is measured against, if one is named.
+
+    Raises:
+        UsageError: every engine's other Python is named, and so is one engine's.
+    """
+    present = Stack(
+        pythons=dict(config.getoption("energy_python") or ()),
+        arguments=_by_engine(config.getoption("energy_argument")),
+    )
+    named: dict[Any, tuple[str, ...]] = dict(config.getoption("energy_against") or ())
+    arguments = _by_engine(config.getoption("energy_against_argument"))
+    if not named and not arguments:
+        return (present,)
+    if None in named and len(named) > 1:
+        raise UsageError("--energy-against names a Python for every engine, and another for one: give one kind")
+    every = named.pop(None, None)
+    pythons = dict.fromkeys(ENGINES, every) if every else {**present.pythons, **named}
+    engines = None if every else frozenset(named.keys() | arguments.keys())
+    return present, Stack(side="against", pythons=pythons, arguments=arguments, engines=engines)
+
+
+def _by_engine(given: Sequence[tuple[str, str, Any]] | None) -> dict[str, dict[str, Any]]:
+    arguments: dict[str, dict[str, Any]] = {}
+    for engine, name, value in given or ():
+        arguments.setdefault(engine, {})[name] = value
+    return arguments
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of engine starts")
+    return int(text)
 
 
 def _at_least_two(text: str) -> int:

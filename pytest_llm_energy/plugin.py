@@ -16,6 +16,7 @@ from pytest_llm_energy.errors import EnergyError
 from pytest_llm_energy.fixtures import CASE, DEGREE, METER, SESSION, energy_meter, gpu_model
 from pytest_llm_energy.hardware.catalogue import GpuSpec, catalogue, gpu_spec
 from pytest_llm_energy.hardware.detection import Host
+from pytest_llm_energy.ordering import engine_order
 from pytest_llm_energy.outcomes import OUTCOMES, Outcomes
 from pytest_llm_energy.reporting import summary
 from pytest_llm_energy.reporting.live import Live, LogLines, Silent, StatusLine, Uncaptured
@@ -132,14 +133,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError(
                 f"{twin.nodeid} and {item.nodeid} are both the case {item.stash[CASE]}: rename one of the modules"
             )
-    first: dict[tuple[str, ...], int] = {}
-    order = {}
-    for position, item in enumerate(items):
-        engines = tuple(sorted(markers.engine_keys(item)))
-        order[item] = first.setdefault(engines, position) if engines else position
+    for item in items:
         if CASE in item.stash and (reason := _cannot_run(config.stash[SESSION], item)):
             item.add_marker(pytest.mark.skip(reason=reason))
-    items.sort(key=order.__getitem__)
+    items[:] = [items[position] for position in engine_order([markers.engine_keys(item) for item in items])]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -262,6 +259,9 @@ def _cannot_run(session: EnergySession, item: pytest.Item) -> str | None:
     if key.gpu != session.spec.key:
         problem = f": {session.host.problem}" if session.host.problem else ""
         return f"needs {key.gpu}, this host has {session.spec.key}{problem}"
+    for engine in sorted({scenario.engine for scenario in markers.scenarios(item)}):
+        if any(stack.lacks(engine) for stack in session.options.stacks):
+            return f"engine {engine} is not installed here: pip install it, or --energy-python {engine}=COMMAND"
     degree, devices = item.stash[DEGREE], len(session.host.devices)
     if key.gpu != "cpu" and degree > devices:
         return f"needs {degree} devices, this host has {devices}"

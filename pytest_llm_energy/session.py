@@ -87,6 +87,7 @@ class EnergySession:
         plan = CPU_PLAN if self.spec.key == "cpu" else GPU_PLAN
         return Plan(
             runs=self.options.runs or plan.runs,
+            starts=self.options.starts,
             window_seconds=self.options.window_seconds or plan.window_seconds,
         )
 
@@ -97,7 +98,6 @@ class EnergySession:
             name=self._process,
             deadline=self.options.deadline_seconds,
             on_start=self._engine_started,
-            pythons=self.options.pythons,
         )
 
     def meter(self, devices: Sequence[Device]) -> Meter:
@@ -151,6 +151,7 @@ class EnergySession:
                 method=meter.method,
                 source=meter.source,
                 fingerprint=self.fingerprint(devices),
+                against=self.options.against_says,
             )
         )
 

@@ -19,7 +19,13 @@ class SimulatedSession:
     """Writes a journal as a run on that GPU would have; three runs spread by ``noise``, one standard deviation."""
 
     def __init__(
-        self, path: Path, *, gpu: str = "h200", when: str = "2026-01-01T00:00:00+00:00", noise: float = 0.002
+        self,
+        path: Path,
+        *,
+        gpu: str = "h200",
+        when: str = "2026-01-01T00:00:00+00:00",
+        noise: float = 0.002,
+        against: str | None = None,
     ) -> None:
         self.path = path
         self._gpu = gpu
@@ -40,10 +46,12 @@ class SimulatedSession:
                     boards=("simulated-board",),
                 ),
                 simulated=True,
+                against=against,
             )
         )
         stack = {"transformers": "5.0" if when < "2026-02" else "5.1"}
         self._segment.write(Started(start="main-1", engine="{}", seconds=1.0, stack=stack))
+        self._segment.write(Started(start="main-2", engine="{}", seconds=1.0, stack={"transformers": "4.0"}))
 
     def case(
         self,
@@ -55,8 +63,9 @@ class SimulatedSession:
         runs: int = 3,
         invalid: bool = False,
         series: bool = False,
+        against: Mapping[str, float] | None = None,
     ) -> "SimulatedSession":
-        """Record a case: the scenario and the true joules per token of each arm."""
+        """Record a case: scenario and true joules per token of each arm, and of arms on another stack."""
         key = CaseKey(gpu=self._gpu, finding=finding, case=case)
         for number in range(runs):
             for position, (arm, (scenario, joules)) in enumerate(levels.items()):
@@ -64,6 +73,10 @@ class SimulatedSession:
                 level = joules * (1 + sign * (number % 3 - 1) * self._noise)
                 run = _run(scenario, level, number, invalid=invalid)
                 self._segment.write(Ran(key=key, series=0, arm=arm, identity=scenario.identity(), run=run))
+                if against:
+                    other = _run(scenario, against[arm] * level / joules, number, start="main-2")
+                    ran = Ran(key=key, series=0, arm=arm, identity=scenario.identity(), run=other, side="against")
+                    self._segment.write(ran)
         control = None if series else list(levels)[-1]
         self._segment.write(Checked(key=key, series=0, tp=1, arms=tuple(levels), control=control, claim=claim))
         return self
@@ -73,12 +86,12 @@ class SimulatedSession:
         bless(read_journal(self.path), folder, reason=reason)
 
 
-def _run(scenario: Scenario, joules: float, number: int, *, invalid: bool) -> Run:
+def _run(scenario: Scenario, joules: float, number: int, *, invalid: bool = False, start: str = "main-1") -> Run:
     tokens = scenario.output_tokens * scenario.batch_size
     total = joules * tokens
     reasons = (Invalid("no-energy", "the counter stood still: is the driver alive?"),) if invalid else ()
     return Run(
-        start="main-1",
+        start=start,
         round=number,
         reading=Reading(
             joules=0.0 if invalid else total,

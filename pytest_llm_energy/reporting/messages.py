@@ -45,7 +45,9 @@ def _level(row: LevelRow) -> Iterator[str]:
     )
     yield f"  why:      {_why(change.watts, change.seconds)}"
     yield f"  changed:  {', '.join(change.stack) or 'nothing in the recorded stack'}"
-    if row.verdict == "regressed":
+    if row.verdict == "regressed" and change.side_by_side:
+        yield "  to do:    stay on the other stack, or find what among the changes did it"
+    elif row.verdict == "regressed":
         yield (
             "  to do:    find the change that did it; if it is meant, bless the new level: "
             "llm-energy bless JOURNAL --reason ..."

@@ -11,7 +11,7 @@ from pytest_llm_energy.reporting.carbon import CarbonIntensity
 from pytest_llm_energy.reporting.messages import headline
 from pytest_llm_energy.reporting.tables import claim_table, level_table, split
 from pytest_llm_energy.verdicts.measured import CaseKey, Metered
-from pytest_llm_energy.verdicts.rows import Gate, Row, by_severity, decided, failing
+from pytest_llm_energy.verdicts.rows import Gate, LevelRow, Row, by_severity, decided, failing
 
 State = Literal["judged", "undecided", "skipped", "errored", "metered"]
 
@@ -194,6 +194,19 @@ def _metered(summary: Summary) -> Iterator[str]:
         yield summary.carbon.says
     if engines := engines_line(summary):
         yield engines
+    yield from _against(summary)
+
+
+def _against(summary: Summary) -> Iterator[str]:
+    """Which other stack was measured in turn with this one, and in what they differ."""
+    changes = [row.change for row in summary.rows if isinstance(row, LevelRow) and row.change]
+    found: dict[str, dict[str, None]] = {}
+    for change in changes:
+        if change.side_by_side:
+            found.setdefault(change.reference, {}).update(dict.fromkeys(change.stack))
+    for reference, differs in sorted(found.items()):
+        yield f"against {reference}"
+        yield f"which differs in: {', '.join(differs) or 'nothing that is recorded'}"
 
 
 def _skipped(summary: Summary) -> Iterator[str]:

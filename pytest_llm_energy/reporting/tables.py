@@ -27,7 +27,7 @@ def level_table(rows: Sequence[LevelRow], *, style: str, carbon: CarbonIntensity
             GRAMS: _grams(row, carbon) if carbon else "",
             "spread": words.spread(row),
             "runs": str(row.runs),
-            "baseline": words.joules(row.change.reference_joules) if row.change else "",
+            "reference": words.joules(row.change.reference_joules) if row.change else "",
             "change": words.change(row.change.joules) if row.change else "",
             "budget": words.percent(row.budget, digits=0) if row.verdict != "shown" else "",
             "sees": f">= {row.change.joules.half_width * 100:.1f} %" if row.change else "",
@@ -35,7 +35,7 @@ def level_table(rows: Sequence[LevelRow], *, style: str, carbon: CarbonIntensity
         }
         for row in rows
     ]
-    return _table(records, right=("J/token", GRAMS, "spread", "runs", "baseline"), style=style)
+    return _table(records, right=("J/token", GRAMS, "spread", "runs", "reference"), style=style)
 
 
 GRAMS = "gCO2e/Mtok"

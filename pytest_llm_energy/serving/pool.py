@@ -2,16 +2,21 @@
 
 import itertools
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
 from pytest_llm_energy.errors import EngineError
 from pytest_llm_energy.hardware.detection import Device
-from pytest_llm_energy.serving.process import Done, WorkerProcess, this_python
+from pytest_llm_energy.serving.process import Done, WorkerProcess
 from pytest_llm_energy.serving.scenario import ENGINE_FIELDS, Scenario, Served
+from pytest_llm_energy.serving.stack import Side, Stack
 
 Say = Callable[[str], None]
+
+
+PRESENT = Stack()
+"""pytest's own Python for every engine."""
 
 
 class Engine:
@@ -20,11 +25,16 @@ class Engine:
     Attributes:
         start: id of this start, unique among the starts of a journal.
         load_seconds: from the request to load until the engine was ready.
-        stack: versions of what serves, by package.
+        stack: what serves, by name: versions, environment, arguments.
+        side: which of two stacks it belongs to.
     """
 
-    def __init__(self, scenario: Scenario, worker: WorkerProcess, *, start: str, deadline: float) -> None:
+    def __init__(
+        self, scenario: Scenario, worker: WorkerProcess, *, stack: Stack, start: str, deadline: float
+    ) -> None:
         self.start = start
+        self.side = stack.side
+        self._arguments = stack.arguments.get(scenario.engine, {})
         self.load_seconds = 0.0
         self.stack: dict[str, str] = {}
         self._scenario = scenario
@@ -56,6 +66,7 @@ class Engine:
             "model": msgspec.to_builtins(scenario.preset),
             "draft": msgspec.to_builtins(draft),
             "limits": scenario.limits,
+            "arguments": self._arguments,
         }
         done = self._ask(request, say)
         self.load_seconds = done.seconds or 0.0
@@ -108,7 +119,6 @@ class EnginePool:
         name: str,
         deadline: float,
         on_start: Callable[[Engine, Scenario], None],
-        pythons: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Start with no engines.
 
@@ -116,48 +126,47 @@ class EnginePool:
             name: prefix of the starts' ids, unique per pytest process.
             deadline: seconds any one request may take.
             on_start: told of each engine once it is loaded.
-            pythons: command prefix of the Python to run an engine in, by engine; this one for those not named.
         """
         self._name = name
         self._deadline = deadline
         self._on_start = on_start
-        self._pythons = pythons or {}
-        self._engines: dict[str, Engine] = {}
+        self._engines: dict[tuple[str, Side], Engine] = {}
         self._numbers = itertools.count(1)
 
-    def engine(self, scenario: Scenario, devices: Sequence[Device], say: Say) -> Engine:
-        """The engine for a scenario, started if need be.
+    def engine(self, scenario: Scenario, devices: Sequence[Device], say: Say, *, stack: Stack = PRESENT) -> Engine:
+        """The engine for a scenario on a stack, started if need be.
 
         Raises:
+            OutOfMemoryError: it does not fit beside what is on the devices.
             EngineError: it cannot be loaded; whatever was started is ended.
         """
-        key = scenario.engine_key
+        key = (scenario.engine_key, stack.side)
         engine = self._engines.get(key)
         if engine is not None and engine.alive:
             return engine
         start = f"{self._name}-{next(self._numbers)}"
         title = f"engine {scenario.engine} with {scenario.preset.name}"
-        python = self._pythons.get(scenario.engine, this_python())
+        python = stack.python(scenario.engine)
         worker = WorkerProcess(python=python, environment=_environment(devices), name=title)
-        engine = Engine(scenario, worker, start=start, deadline=self._deadline)
+        engine = Engine(scenario, worker, stack=stack, start=start, deadline=self._deadline)
         self._engines[key] = engine
         try:
             engine.load(say)
         except BaseException:
-            self.discard(scenario)
+            self.discard(scenario, stack.side)
             raise
         self._on_start(engine, scenario)
         return engine
 
-    def discard(self, scenario: Scenario) -> None:
-        """End the engine of a scenario, if there is one: it failed and must not serve again."""
-        engine = self._engines.pop(scenario.engine_key, None)
+    def discard(self, scenario: Scenario, side: Side = "present") -> None:
+        """End the engine of a scenario on one side, if there is one."""
+        engine = self._engines.pop((scenario.engine_key, side), None)
         if engine is not None:
             engine.end()
 
     def retain(self, keys: Collection[str]) -> None:
-        """End every engine whose key is not among these."""
-        for key in [key for key in self._engines if key not in keys]:
+        """End every engine, of either side, whose key is not among these."""
+        for key in [key for key in self._engines if key[0] not in keys]:
             self._engines.pop(key).end()
 
     def close(self) -> None:

@@ -3,34 +3,57 @@
 import contextlib
 import os
 import queue
+import re
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import IO
 
 import msgspec
+import psutil
 
-from pytest_llm_energy.errors import EngineError
+from pytest_llm_energy.errors import EngineError, OutOfMemoryError
 
 BOOTSTRAP = """
-import sys, types
+import importlib.abc, importlib.util, json, os, sys
 sys.path[:] = [entry for entry in sys.path if entry]
-package = types.ModuleType("llm_energy_serving")
-package.__path__ = [sys.argv[1]]
-sys.modules["llm_energy_serving"] = package
+sent = json.loads(sys.stdin.readline())
+os.environ.update(sent["environment"])
+class Sent(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader, importlib.abc.ResourceLoader):
+    def find_spec(self, name, path=None, target=None):
+        if name in sent["sources"]:
+            file, package = sent["files"][name], name in sent["packages"]
+            spec = importlib.util.spec_from_loader(name, self, origin=file, is_package=package)
+            spec.has_location = True
+            return spec
+    def get_source(self, name):
+        return sent["sources"][name]
+    def get_data(self, path):
+        return sent["data"][os.path.basename(path)].encode()
+    def is_package(self, name):
+        return name in sent["packages"]
+sys.meta_path.insert(0, Sent())
 from llm_energy_serving import worker
 worker.main()
 """
-"""Makes this folder importable on its own, so that the worker needs nothing but its interpreter: importing
-``pytest_llm_energy`` itself would ask for msgspec and pytest."""
+"""Takes the worker's modules from the first line it reads, so that it needs nothing but its interpreter: where it
+runs, this folder may not be (a container), nor msgspec and pytest, which ``pytest_llm_energy`` itself asks for."""
+
+PACKAGE = "llm_energy_serving"
+"""What the worker's modules are imported as."""
+
+OUT_OF_MEMORY = re.compile(r"out of memory|Free memory on device", re.IGNORECASE)
+"""What an engine's own processes say, whose errors the worker does not see: CUDA's, and that of vLLM's check."""
 
 LAST_WORDS_LINES = 12
 TERM_GRACE_SECONDS = 5.0
+GROUP_GRACE_SECONDS = 30.0
+"""A process that was killed while it held a device ends when the driver has taken its memory back."""
 
 
 class Done(msgspec.Struct, tag_field="event", tag="done"):
@@ -80,11 +103,11 @@ class WorkerProcess:
         self._stderr = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - lives as long as the worker
         try:
             self._process = subprocess.Popen(
-                [*python, "-c", BOOTSTRAP, str(Path(__file__).parent)],
+                [*python, "-c", BOOTSTRAP],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+                env={**os.environ, **environment},
                 start_new_session=True,
             )
         except OSError as error:
@@ -94,6 +117,10 @@ class WorkerProcess:
         self._stdin: IO[bytes] = self._process.stdin
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
+        try:
+            self._send(_modules() | {"environment": dict(environment)})
+        except (OSError, ValueError):
+            raise self._died("start") from None
 
     @property
     def pid(self) -> int:
@@ -119,8 +146,7 @@ class WorkerProcess:
         """
         what = str(request["do"])
         try:
-            self._stdin.write(msgspec.json.encode(request) + b"\n")
-            self._stdin.flush()
+            self._send(request)
         except (OSError, ValueError):
             raise self._died(what) from None
         until = time.monotonic() + deadline
@@ -141,17 +167,21 @@ class WorkerProcess:
                 say(answer.what)
             elif isinstance(answer, Failed):
                 words = "" if answer.kind == "refused" else self.last_words()
-                cause = "ran out of memory" if answer.kind == "out-of-memory" else f"could not {what}"
-                raise EngineError(f"{self._name} {cause}: {answer.message}{words}")
+                if answer.kind == "out-of-memory" or OUT_OF_MEMORY.search(self._written()):
+                    raise OutOfMemoryError(f"{self._name} ran out of memory: {answer.message}{words}")
+                raise EngineError(f"{self._name} could not {what}: {answer.message}{words}")
             else:
                 return answer
 
     def last_words(self) -> str:
         """The end of what the worker wrote to stderr, as lines to append to a message."""
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").replace("\r", "\n").splitlines()
+        lines = self._written().replace("\r", "\n").splitlines()
         kept = [line for line in lines if line.strip()][-LAST_WORDS_LINES:]
         return "\nIts last words:\n" + "\n".join(f"  | {line}" for line in kept) if kept else ""
+
+    def _written(self) -> str:
+        self._stderr.seek(0)
+        return self._stderr.read().decode(errors="replace")
 
     def end(self) -> None:
         """End the whole process group and wait for it; harmless when it is gone already."""
@@ -160,6 +190,7 @@ class WorkerProcess:
             self._process.wait(TERM_GRACE_SECONDS)
         self._signal(signal.SIGKILL)
         self._process.wait()
+        self._wait_for_group()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 try:
@@ -168,11 +199,21 @@ class WorkerProcess:
                     continue
         self._stderr.close()
 
+    def _send(self, value: Mapping[str, object]) -> None:
+        self._stdin.write(msgspec.json.encode(value) + b"\n")
+        self._stdin.flush()
+
     def _signal(self, number: signal.Signals) -> None:
         try:
             os.killpg(self._process.pid, number)
         except (ProcessLookupError, PermissionError):
             return
+
+    def _wait_for_group(self) -> None:
+        """Wait for the rest of the group: what it held of a device's memory is free only then."""
+        until = time.monotonic() + GROUP_GRACE_SECONDS
+        while time.monotonic() < until and _living_members(self._process.pid):
+            time.sleep(0.02)
 
     def _read(self, stream: IO[bytes]) -> None:
         try:
@@ -197,14 +238,39 @@ class WorkerProcess:
         return EngineError(f"{self._name} died during {what!r}: {_exit_reason(code)}.{words}")
 
 
+def _living_members(group: int) -> bool:
+    """Whether a process group has members that are not mere zombies."""
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    for process in psutil.process_iter(["status"]):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                return True
+    return False
+
+
+@cache
+def _modules() -> dict[str, object]:
+    """The worker's modules by name: their sources, where they lie here, and the data beside them."""
+    here = Path(__file__).parent
+    files = {f"{PACKAGE}": here / "__init__.py", f"{PACKAGE}.worker": here / "worker.py"}
+    files[f"{PACKAGE}.engines"] = here / "engines" / "__init__.py"
+    for path in sorted((here / "engines").glob("*.py")):
+        if path.stem != "__init__":
+            files[f"{PACKAGE}.engines.{path.stem}"] = path
+    return {
+        "sources": {name: path.read_text() for name, path in files.items()},
+        "files": {name: str(path) for name, path in files.items()},
+        "packages": [name for name, path in files.items() if path.stem == "__init__"],
+        "data": {"prompt.txt": (here / "prompt.txt").read_text()},
+    }
+
+
 def _exit_reason(code: int) -> str:
     if code >= 0:
         return f"exit status {code}"
     name = signal.Signals(-code).name
     hint = ", which the kernel also sends when the host is out of memory" if name == "SIGKILL" else ""
     return f"killed by {name}{hint}"
-
-
-def this_python() -> tuple[str, ...]:
-    """Command prefix of the interpreter that runs pytest."""
-    return (sys.executable,)

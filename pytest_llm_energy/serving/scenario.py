@@ -202,13 +202,23 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def limits(self) -> dict[str, int]:
-        """Largest context and batch of the engine start that serves this, in steps that scenarios share."""
+        """Largest context, batch and KV cache of the engine that serves this, in steps that scenarios share."""
         context = max(LEAST_CONTEXT_TOKENS, _power_of_two(self.input_tokens + self.output_tokens))
         most = self.preset.config.get("max_position_embeddings", context)
         return {
             "context_tokens": min(context, most),
             "batch_size": max(LEAST_BATCH_SIZE, _power_of_two(self.batch_size)),
+            "cache_tokens": max(USUAL_CACHE_TOKENS, self._needed_cache_tokens),
+            "usual_cache_tokens": USUAL_CACHE_TOKENS,
         }
+
+    @property
+    def _needed_cache_tokens(self) -> int:
+        """Tokens whose keys and values are held at once, rounded up."""
+        lookahead = self.speculation.lookahead if self.speculation else 0
+        width = self.decoding.width if isinstance(self.decoding, Beam) else 1
+        request = self.input_tokens + self.output_tokens + lookahead + CACHE_BLOCK_TOKENS
+        return _power_of_two(self.batch_size * width * request)
 
     @property
     def engine_key(self) -> str:
@@ -228,6 +238,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 LEAST_CONTEXT_TOKENS = 2048
 LEAST_BATCH_SIZE = 256
 """vLLM's own default on small devices for the most requests served at once."""
+
+USUAL_CACHE_TOKENS = 2**17
+"""128 requests of 512 + 64 tokens: 17 GB for an 8B model with grouped queries."""
+
+CACHE_BLOCK_TOKENS = 16
+"""What vLLM allots to a request is rounded up to whole blocks of so many tokens."""
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -377,6 +393,8 @@ def _power_of_two(number: int) -> int:
 
 
 def _plain(value: Any) -> str:
+    if value is None:
+        return "none"
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 

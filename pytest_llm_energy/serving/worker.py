@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import json
 import os
+import pkgutil
 import platform
 import queue
 import signal
@@ -27,6 +28,13 @@ Say = Callable[[str], None]
 
 class RefusedError(Exception):
     """The engine cannot do what is asked; the message says what it can."""
+
+
+def prompt_text() -> str:
+    """Text that prompts are cut from where there is a tokenizer."""
+    data = pkgutil.get_data(__name__.rpartition(".")[0], "prompt.txt")
+    assert data is not None
+    return data.decode()
 
 
 class Worker:
@@ -57,6 +65,7 @@ class Worker:
     def _load(self, **request: Any) -> dict[str, Any]:
         identity = request["identity"]
         started = time.monotonic()
+        settings = _settings(request.get("arguments") or {})
         self._stage(f"importing {identity['engine']}")
         try:
             module = importlib.import_module(f".engines.{identity['engine']}", __package__)
@@ -64,10 +73,10 @@ class Worker:
             raise RefusedError(
                 f"{sys.executable} cannot import engine {identity['engine']!r}: {error}. "
                 f"Install it there, e.g. pip install 'pytest-llm-energy[{identity['engine']}]', or name the Python "
-                f"that has it: --energy-python {identity['engine']}=COMMAND"
+                f"that has it: --energy-python {identity['engine']}=COMMAND (--energy-against for the other stack)"
             ) from error
         self._engine = module.Engine(request, self._stage)
-        return {"seconds": time.monotonic() - started, "stack": _stack(self._engine.packages)}
+        return {"seconds": time.monotonic() - started, "stack": settings | _versions(self._engine.packages)}
 
     def _prepare(self, work: dict[str, Any]) -> dict[str, Any]:
         self._engine.prepare(work)
@@ -91,8 +100,26 @@ def _is_out_of_memory(error: Exception) -> bool:
     return "outofmemory" in text or "out of memory" in text or "can't allocate memory" in text
 
 
-def _stack(packages: tuple[str, ...]) -> dict[str, str]:
+RECORDED_VARIABLES = ("VLLM_", "TORCH", "PYTORCH_", "NCCL_", "OMP_", "CUDA_", "HF_")
+"""Beginnings of the environment variables that change how an engine serves."""
+
+NOT_RECORDED = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+"""Parts of names whose values are secret, or ours."""
+
+
+def _settings(arguments: dict[str, Any]) -> dict[str, str]:
+    """Python, environment variables, and engine arguments given by the user; before an engine sets its own."""
     found = {"python": platform.python_version()}
+    for name, value in sorted(os.environ.items()):
+        if name.startswith(RECORDED_VARIABLES) and not any(part in name for part in NOT_RECORDED):
+            found[f"env {name}"] = value
+    for name, given in sorted(arguments.items()):
+        found[f"argument {name}"] = json.dumps(given)
+    return found
+
+
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
+    found = {}
     for package in packages:
         try:
             found[package] = importlib.metadata.version(package)

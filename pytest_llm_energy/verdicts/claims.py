@@ -189,11 +189,19 @@ def _effects(measured: Measured) -> Iterable[tuple[str, str, Interval]]:
     for arm in measured.arms:
         if arm.name == control.name:
             continue
-        starts_differ = {run.start for run in arm.runs} != {run.start for run in control.runs}
-        pairs = [(r[arm.name].joules_per_unit, r[control.name].joules_per_unit) for r in rounds]
+        pairs = [(r[arm.name], r[control.name]) for r in rounds]
         if not pairs:
             raise MeasurementError(f"{measured.key}: no round in which every arm has a valid run")
-        yield arm.name, control.name, statistics.ratio(pairs, starts_differ=starts_differ)
+        yield arm.name, control.name, paired(pairs)
+
+
+def paired(pairs: Iterable[tuple[Run, Run]]) -> Interval:
+    """Relative difference of joules per unit over runs that were interleaved."""
+    blocks: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for one, other in pairs:
+        blocks.setdefault((one.start, other.start), []).append((one.joules_per_unit, other.joules_per_unit))
+    starts_differ = any(one != other for one, other in blocks)
+    return statistics.ratio(list(blocks.values()), starts_differ=starts_differ)
 
 
 def _growth(measured: Measured, field: str, *, below: float) -> Interval:

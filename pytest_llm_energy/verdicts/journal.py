@@ -10,6 +10,7 @@ import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
@@ -17,6 +18,7 @@ from pytest_llm_energy.errors import JournalError
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.metering.meter import Reading
 from pytest_llm_energy.serving.scenario import Identity
+from pytest_llm_energy.serving.stack import Side
 from pytest_llm_energy.verdicts.claims import Claim
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run, counting
 
@@ -24,7 +26,7 @@ SCHEMA = 1
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="opened"):
-    """A process began to measure: under which conditions."""
+    """A process began to measure: under which conditions, and against which other stack, in words."""
 
     schema: int
     when: str
@@ -35,6 +37,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag=
     source: str
     fingerprint: Fingerprint
     simulated: bool = False
+    against: str | None = None
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="started"):
@@ -54,6 +57,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="ra
     arm: str
     identity: Identity | None
     run: Run
+    side: Side = "present"
 
 
 class Windowed(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="windowed"):
@@ -239,13 +243,14 @@ class Journal:
         arms = []
         for name in check.arms:
             records = ran.get(name, [])
-            runs = counting(record.run for record in records)
-            arms.append(Arm(name=name, identity=records[0].identity if records else None, runs=runs))
+            runs = {s: counting(r.run for r in records if r.side == s) for s in get_args(Side)}
+            identity = records[0].identity if records else None
+            arms.append(Arm(name=name, identity=identity, runs=runs["present"], against=runs["against"]))
         return Measured(key=check.key, series=check.series, arms=tuple(arms), control=check.control)
 
-    def stack(self, measured: Measured) -> dict[str, str]:
-        """Versions of what served, over the starts of a measurement."""
-        starts = {run.start for arm in measured.arms for run in arm.runs}
+    def stack(self, measured: Measured, *, side: Side = "present") -> dict[str, str]:
+        """What served on one side, over the starts of a measurement: versions, environment, arguments."""
+        starts = {run.start for arm in measured.arms for run in (arm.runs if side == "present" else arm.against)}
         return {k: v for s in sorted(starts & self.starts.keys()) for k, v in self.starts[s].stack.items()}
 
     def why_invalid(self, check: Checked, arm: str) -> str:

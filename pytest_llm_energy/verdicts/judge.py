@@ -2,7 +2,7 @@
 
 import math
 import statistics as stats
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -11,9 +11,9 @@ from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.serving.scenario import Identity, differences
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.baselines import Baseline, Figure, Published, Samples, Session
-from pytest_llm_energy.verdicts.claims import Claim, Statement
+from pytest_llm_energy.verdicts.claims import Claim, Statement, paired
 from pytest_llm_energy.verdicts.journal import Checked, Journal
-from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run
 from pytest_llm_energy.verdicts.rows import Change, ClaimRow, ClaimVerdict, LevelRow, LevelVerdict, Row
 from pytest_llm_energy.verdicts.statistics import Interval, Sample
 
@@ -30,7 +30,9 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         fingerprint: of the hardware it was measured on.
-        stack: versions of what served it.
+        stack: what served it, by name: versions, environment, arguments.
+        against: the same of the other stack, where it was measured side by side with one.
+        against_says: what the other stack is, in words.
         baseline: blessed sessions of the finding on this GPU model, None where there are none.
         published: the paper's figures of the finding, None where it has none.
         budget: overrides every other budget, None to leave them.
@@ -39,6 +41,8 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
     fingerprint: Fingerprint
     stack: Mapping[str, str]
+    against: Mapping[str, str] = {}
+    against_says: str = "the other stack"
     baseline: Baseline | None = None
     published: Published | None = None
     budget: float | None = None
@@ -89,6 +93,8 @@ def judge_recorded(
         conditions = Conditions(
             fingerprint=journal.opened.fingerprint,
             stack=journal.stack(measured),
+            against=journal.stack(measured, side="against"),
+            against_says=journal.opened.against or "the other stack",
             baseline=baseline,
             published=published,
             budget=budget,
@@ -113,8 +119,12 @@ def _judge_level(arm: Arm, check: Checked, key: CaseKey, conditions: Conditions)
         verdict="incomparable",
         estimated=arm.estimated,
     )
-    sessions, reason, note = _reference(arm, key, conditions)
-    change = _change(arm, key, sessions, conditions) if sessions else None
+    reason = note = None
+    if arm.against:
+        change: Change | None = _change_against(arm, conditions)
+    else:
+        sessions, reason, note = _reference(arm, key, conditions)
+        change = _change(arm, key, sessions, conditions) if sessions else None
     if key.gpu == "cpu" or arm.estimated:
         says = "joules are estimated: shown, never gated" if arm.estimated else "a CPU's levels are not gated"
         note = f"{says}; {note}" if note else says
@@ -178,9 +188,8 @@ def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditi
         boards=frozenset(conditions.fingerprint.boards),
     )
     joules = statistics.change(now, reference)
-    seconds_now = stats.fmean(math.log(run.seconds_per_unit) for run in arm.runs)
     seconds_then = stats.fmean(math.log(x) for s in samples for x in s.seconds_per_token)
-    seconds = math.expm1(seconds_now - seconds_then)
+    seconds = math.expm1(_log_seconds(arm.runs) - seconds_then)
     first = sessions[0]
     count = "1 session" if len(sessions) == 1 else f"{len(sessions)} sessions"
     return Change(
@@ -191,6 +200,29 @@ def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditi
         reference=f"baseline, {count} since {first.when[:10]} ({first.reason})",
         stack=tuple(differences(sessions[-1].stack, conditions.stack)),
     )
+
+
+def _change_against(arm: Arm, conditions: Conditions) -> Change:
+    """The level against the other stack, from runs that were interleaved on one board."""
+    others = {run.round: run for run in arm.against}
+    pairs = [(run, others[run.round]) for run in arm.runs if run.round in others]
+    if not pairs:
+        raise MeasurementError(f"arm {arm.name!r} has no round with a valid run on both stacks")
+    joules = paired(pairs)
+    seconds = math.expm1(_log_seconds(run for run, _ in pairs) - _log_seconds(other for _, other in pairs))
+    return Change(
+        joules=joules,
+        seconds=seconds,
+        watts=(1 + joules.value) / (1 + seconds) - 1,
+        reference_joules=math.exp(stats.fmean(math.log(other.joules_per_unit) for _, other in pairs)),
+        reference=conditions.against_says,
+        stack=tuple(differences(conditions.against, conditions.stack)),
+        side_by_side=True,
+    )
+
+
+def _log_seconds(runs: Iterable[Run]) -> float:
+    return stats.fmean(math.log(run.seconds_per_unit) for run in runs)
 
 
 def _samples(session: Session, case: str, arm: str) -> list[Samples]:

@@ -99,11 +99,14 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
         name: name within the comparison.
         identity: the scenario as plain JSON; None for a callable.
         runs: valid runs, in the order they were taken.
+        against: valid runs of the same scenario on the other stack, interleaved with these by round; empty where
+            there is no other stack.
     """
 
     name: str
     identity: Identity | None
     runs: tuple[Run, ...]
+    against: tuple[Run, ...] = ()
 
     @property
     def unit(self) -> str:

@@ -24,6 +24,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         reference_joules: joules per token of the reference.
         reference: what the reference is, in words.
         stack: parts of the stack that changed since, as ``package: old -> new``.
+        side_by_side: whether the reference is another stack, measured in turn with this one.
     """
 
     joules: Interval
@@ -32,6 +33,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     reference_joules: float
     reference: str
     stack: tuple[str, ...] = ()
+    side_by_side: bool = False
 
 
 class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="level"):

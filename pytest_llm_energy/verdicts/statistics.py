@@ -72,16 +72,39 @@ def change(now: Sample, reference: Sample) -> Interval:
     return _relative(now.log_mean() - reference.log_mean(), parts)
 
 
-def ratio(pairs: Sequence[tuple[float, float]], *, starts_differ: bool) -> Interval:
+def ratio(blocks: Sequence[Sequence[tuple[float, float]]], *, starts_differ: bool) -> Interval:
     """Relative difference of the first from the second over interleaved pairs: a t interval on log ratios.
 
     Args:
-        pairs: levels of the two arms, a pair per round.
+        blocks: levels of the two arms, a pair per round; pairs of one block share their engine starts.
         starts_differ: whether the arms ran on engine starts of their own.
     """
-    logs = [math.log(a / b) for a, b in pairs]
-    starts = 2 * START_SD**2 if starts_differ else 0.0
-    return _relative(statistics.fmean(logs), [(_variance_of_mean(logs), len(logs) - 1), (starts, KNOWN)])
+    logs = [[math.log(a / b) for a, b in block] for block in blocks if block]
+    means = [statistics.fmean(block) for block in logs]
+    parts = [_within(logs)]
+    if starts_differ:
+        parts.append(_between_starts(means, 2 * START_SD**2, within=parts[0]))
+    return _relative(statistics.fmean(means), parts)
+
+
+def _within(logs: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Variance of a mean of blocks' means that comes from within blocks, and its degrees of freedom."""
+    freedom = sum(map(len, logs)) - len(logs)
+    if not freedom:  # one value a block: what is within cannot be told from what is between
+        means = [block[0] for block in logs]
+        return _variance_of_mean(means), len(means) - 1
+    spread = sum((x - statistics.fmean(block)) ** 2 for block in logs for x in block)
+    return spread / freedom * sum(1 / len(block) for block in logs) / len(logs) ** 2, freedom
+
+
+def _between_starts(means: Sequence[float], known: float, *, within: tuple[float, float]) -> tuple[float, float]:
+    """Variance of their mean that comes from starts: what is known, or what is seen where that is plainly more."""
+    freedom = len(means) - 1
+    if freedom:
+        expected = known + within[0] * len(means)
+        if statistics.variance(means) > expected * _chi_squared_quantile(1 - ALPHA, freedom) / freedom:
+            return statistics.variance(means) / len(means), freedom
+    return known / len(means), KNOWN
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
@@ -132,6 +155,12 @@ def _t_quantile(probability: float, freedom: float) -> float:
     if math.isinf(freedom):
         return float(special.ndtri(probability))
     return float(special.stdtrit(freedom, probability))
+
+
+def _chi_squared_quantile(probability: float, freedom: float) -> float:
+    from scipy import special
+
+    return float(2 * special.gammaincinv(freedom / 2, probability))
 
 
 def _expm1(x: float) -> float:

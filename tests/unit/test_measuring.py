@@ -2,10 +2,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from pytest_llm_energy.errors import MeasurementError
+from pytest_llm_energy.errors import MeasurementError, OutOfMemoryError
 from pytest_llm_energy.measuring import Plan, Work, measure
-from pytest_llm_energy.metering.meter import Invalid, Reading
+from pytest_llm_energy.metering.meter import Invalid, Meter, Reading
 from pytest_llm_energy.serving.scenario import Identity, Served
+from pytest_llm_energy.serving.stack import Side
 from pytest_llm_energy.verdicts.measured import Run, counting
 
 BAD = (Invalid("no-energy", "the counter stood still"),)
@@ -48,16 +49,47 @@ class ScriptedMeter:
 
 
 class Steps:
-    """Work whose batches take as long as told, on a clock of its own."""
+    """Work whose batches take as long as told, on a clock of its own; its engine may need all of a device."""
 
-    start = "main-1"
     identity: Identity | None = None
+    meter: Meter
 
-    def __init__(self, name: str, seconds: Sequence[float], log: list[tuple[str, int]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        seconds: Sequence[float],
+        log: list[tuple[str, int]],
+        *,
+        side: Side = "present",
+        device: set[str] | None = None,
+    ) -> None:
         self.name = name
+        self.side: Side = side
+        self.place = f"{side} {name}"
+        self.starts = 0
+        self._device = device
         self._seconds = list(seconds)
         self._log = log
         self._now = 0.0
+
+    @property
+    def start(self) -> str:
+        return f"{self.place} {self.starts}"
+
+    def begin(self) -> None:
+        if self._device is None:
+            self.starts += self.starts == 0
+        elif self._device - {self.place}:
+            raise OutOfMemoryError("CUDA out of memory")
+        elif not self._device:
+            self._device.add(self.place)
+            self.starts += 1
+
+    def end(self) -> None:
+        if self._device is None:
+            self.starts += 1
+        else:
+            self._device.discard(self.place)
 
     def prepare(self) -> None:
         pass
@@ -75,7 +107,9 @@ def ignore(what: str) -> None:
 
 def measured(meter: ScriptedMeter, works: Sequence[Work], plan: Plan) -> list[Run]:
     runs: list[Run] = []
-    measure(works, meter, plan, record=lambda work, run: runs.append(run), say=ignore)
+    for work in works:
+        work.meter = meter
+    measure(works, plan, record=lambda work, run: runs.append(run), say=ignore)
     return runs
 
 
@@ -117,3 +151,35 @@ def test_disturbed_runs_count_when_repeating_does_not_help_and_invalid_ones_neve
     assert len(counting(runs)) == 3
     with pytest.raises(MeasurementError, match="no valid run after 2 retries: the counter stood still"):
         measured(ScriptedMeter(invalid=99), [Steps("a", [1.0], [])], plan)
+
+
+def test_both_stacks_are_interleaved_and_every_start_has_its_share_of_the_runs() -> None:
+    log: list[tuple[str, int]] = []
+    works = [Steps("a", [0.5], log), Steps("a", [0.5], log, side="against")]
+    runs = measured(ScriptedMeter(), works, Plan(runs=7, window_seconds=1.0, starts=3))
+    assert [run.round for run in runs] == [n for n in range(7) for _ in works]
+    order = [run.start.split()[0] for run in runs]
+    assert order == (["present", "against", "against", "present"] * 4)[:14]
+    by_start = [{run.start for run in runs if run.round == number} for number in range(7)]
+    assert len(set().union(*by_start)) == 6
+    assert by_start[0] == by_start[1] != by_start[2] == by_start[3] != by_start[4] == by_start[6]
+
+
+@pytest.mark.parametrize(("starts", "blocks"), [(1, 2), (2, 2), (3, 3)])
+def test_engines_that_do_not_fit_together_have_the_device_in_turn(starts: int, blocks: int) -> None:
+    device: set[str] = set()
+    works = [Steps("a", [0.5], [], device=device), Steps("a", [0.5], [], side="against", device=device)]
+    runs = measured(ScriptedMeter(), works, Plan(runs=6, window_seconds=1.0, starts=starts))
+    sides = [run.start.split()[0] for run in runs]
+    changes = [side for n, side in enumerate(sides) if n == 0 or sides[n - 1] != side]
+    assert changes == (
+        ["present", "against", "present", "against"] if blocks == 3 else ["present", "against", "present"]
+    )
+    for side in ("present", "against"):
+        assert sorted(run.round for run in runs if run.start.startswith(side)) == list(range(6))
+        assert len({run.start for run in runs if run.start.startswith(side)}) == blocks
+
+
+def test_one_engine_that_does_not_fit_is_an_error() -> None:
+    with pytest.raises(OutOfMemoryError):
+        measured(ScriptedMeter(), [Steps("a", [0.5], [], device={"another"})], Plan(runs=2, window_seconds=1.0))

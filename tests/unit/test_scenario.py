@@ -120,11 +120,17 @@ def test_fields_that_came_later_leave_older_identities_as_they_were() -> None:
 
 def test_a_vllm_start_serves_all_batches_and_lengths_up_to_its_limits() -> None:
     served = PLAIN.replace(engine="vllm")
-    assert served.engine_key == served.replace(batch_size=256, input_tokens=1000, output_tokens=24).engine_key
+    assert served.engine_key == served.replace(batch_size=128, input_tokens=900, output_tokens=24).engine_key
     assert served.engine_key != served.replace(batch_size=257).engine_key
     assert served.engine_key != served.replace(enforce_eager=True).engine_key
     large = Scenario(model="Llama-3.1-8B", engine="vllm", input_tokens=4000, output_tokens=200)
-    assert large.limits == {"context_tokens": 8192, "batch_size": 256}
+    assert large.limits == {
+        "context_tokens": 8192,
+        "batch_size": 256,
+        "cache_tokens": 2**17,
+        "usual_cache_tokens": 2**17,
+    }
+    assert served.replace(batch_size=256).limits["cache_tokens"] == 2**18
 
 
 def test_scenarios_are_named_by_what_they_differ_in() -> None:

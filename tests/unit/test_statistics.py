@@ -12,13 +12,13 @@ def sample(*starts: tuple[float, ...], boards: str = "one", sessions: int = 1) -
 
 
 def test_a_ratio_of_pairs_is_exact_without_noise() -> None:
-    interval = statistics.ratio([(1.2, 1.0)] * 3, starts_differ=False)
+    interval = statistics.ratio([[(1.2, 1.0)] * 3], starts_differ=False)
     assert interval.value == pytest.approx(0.2)
     assert interval.half_width == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_single_pair_bounds_nothing() -> None:
-    interval = statistics.ratio([(1.2, 1.0)], starts_differ=True)
+    interval = statistics.ratio([[(1.2, 1.0)]], starts_differ=True)
     assert interval.low == -1.0
     assert interval.high == math.inf
 
@@ -38,13 +38,35 @@ def test_bounds_of_a_ratio_are_wrong_as_often_as_they_say(pairs: int) -> None:
     trials, low_wrong, high_wrong = 4000, 0, 0
     for _ in range(trials):
         interval = statistics.ratio(
-            [(1.1 * math.exp(generator.gauss(0, 0.02)), 1.0) for _ in range(pairs)], starts_differ=False
+            [[(1.1 * math.exp(generator.gauss(0, 0.02)), 1.0) for _ in range(pairs)]], starts_differ=False
         )
         low_wrong += interval.low > 0.1
         high_wrong += interval.high < 0.1
     error = 4 * math.sqrt(ALPHA / trials)
     assert low_wrong / trials == pytest.approx(ALPHA, abs=error)
     assert high_wrong / trials == pytest.approx(ALPHA, abs=error)
+
+
+@pytest.mark.parametrize("start_sd", [0.0, statistics.START_SD, 10 * statistics.START_SD])
+def test_bounds_over_starts_hold_for_starts_as_they_are_known_and_widen_where_they_scatter_more(
+    start_sd: float,
+) -> None:
+    generator = random.Random(7)
+    trials, wrong, widths = 3000, 0, []
+    for _ in range(trials):
+        blocks = []
+        for _ in range(3):
+            level = generator.gauss(0, start_sd) + generator.gauss(0, start_sd)
+            blocks.append([(math.exp(level + generator.gauss(0, 0.004)), 1.0) for _ in range(4)])
+        interval = statistics.ratio(blocks, starts_differ=True)
+        wrong += interval.low > 0
+        widths.append(interval.half_width)
+    if start_sd <= statistics.START_SD:
+        assert wrong / trials <= ALPHA + 4 * math.sqrt(ALPHA / trials)
+        assert sum(widths) / trials < 0.0075  # a change of 1 % is seen
+    else:
+        assert wrong / trials < 0.06  # what scatters ten times as much as known is noticed four times in five
+        assert sum(widths) / trials > 0.05
 
 
 def test_bounds_of_a_change_hold_under_start_session_and_board_noise() -> None:

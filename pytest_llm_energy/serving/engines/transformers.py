@@ -11,9 +11,10 @@ from typing import Any
 import torch
 import transformers
 
-from ..worker import RefusedError, Say
+from ..worker import RefusedError, Say, prompt_text
 
-PROMPT = Path(__file__).parent.parent / "prompt.txt"
+ARGUMENTS = ("attn_implementation",)
+"""What users may set beside a scenario."""
 
 
 class Engine:
@@ -25,8 +26,8 @@ class Engine:
         """Load or make the weights.
 
         Args:
-            request: the scenario as plain JSON (``identity``), and its ``model`` by name, model_type, config,
-                hub_id and package.
+            request: the scenario as plain JSON (``identity``), its ``model`` by name, model_type, config,
+                hub_id and package, and ``arguments`` of the model's class on top.
             say: reports a stage that takes long.
 
         Raises:
@@ -35,6 +36,9 @@ class Engine:
         identity, model = request["identity"], request["model"]
         if identity["torch_compile"] and not torch.cuda.is_available() and not _has_compiler():
             raise RefusedError("torch.compile on a CPU needs a C++ compiler: install g++ or clang, or set CXX")
+        self._arguments: dict[str, Any] = request.get("arguments") or {}
+        if unknown := sorted(self._arguments.keys() - set(ARGUMENTS)):
+            raise RefusedError(f"engine 'transformers' takes the arguments {', '.join(ARGUMENTS)}, not {unknown}")
         self._device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
         self._compiled = bool(identity["torch_compile"])
         self._seed = int(identity["seed"])
@@ -54,7 +58,7 @@ class Engine:
         if weights == "dummy":
             config: Any = transformers.AutoConfig.for_model(model["model_type"], **model["config"])
             with self._device:
-                made = automatic.from_config(config, dtype=dtype)
+                made = automatic.from_config(config, dtype=dtype, **self._arguments)
             made.generation_config.eos_token_id = None
             return made
         if weights == "hub":
@@ -63,7 +67,7 @@ class Engine:
             gguf = _packaged_gguf(model["package"])
             place, extra = str(gguf.parent), {"gguf_file": gguf.name}
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(place, **extra)
-        return automatic.from_pretrained(place, dtype=dtype, **extra)
+        return automatic.from_pretrained(place, dtype=dtype, **extra, **self._arguments)
 
     def prepare(self, work: dict[str, Any]) -> None:
         """Take the batch that the following runs serve: prompts on the device, decoding options."""
@@ -112,7 +116,7 @@ class Engine:
         if self._tokenizer is None:
             vocabulary = self._model.config.vocab_size
             return torch.randint(3, vocabulary, (batch_size, input_tokens), generator=generator)
-        text = torch.tensor(self._tokenizer(PROMPT.read_text()).input_ids)
+        text = torch.tensor(self._tokenizer(prompt_text()).input_ids)
         offsets = torch.randint(len(text), (batch_size, 1), generator=generator)
         return text[(offsets + torch.arange(input_tokens)) % len(text)]
 

@@ -5,6 +5,7 @@ its ``EngineArgs``, not assumed from its number.
 """
 
 import dataclasses
+import difflib
 import os
 import random
 import tempfile
@@ -13,21 +14,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..worker import RefusedError, Say
+from ..worker import RefusedError, Say, prompt_text
 
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; otherwise half of the host's memory
 
 import torch
 import vllm
-
-PROMPT = Path(__file__).parent.parent / "prompt.txt"
 
 FIRST_TOKEN = 10
 """Random prompts leave out the ids below, which are often special."""
 
 ACCEPTANCE_TOLERANCE = 0.05
 """Relative deviation from the acceptance length asked for that a run may have."""
+
+CACHE_SHARE = 0.2
+"""Of a device's memory, for the KV cache of an engine that needs no more: two engines shall fit side by side."""
+
+FREE_SHARE = 0.05
+"""What vLLM is told to find free before it starts. It checks no more where the cache's size is given."""
+
+DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
 class Engine:
@@ -51,7 +57,8 @@ class Engine:
 
         Args:
             request: the scenario (``identity``), its ``model`` and ``draft`` by name, model_type, config and
-                hub_id, and its ``limits``: ``context_tokens`` and ``batch_size``, the largest to be served.
+                hub_id, its ``limits`` (the largest context, batch and KV cache it serves), and ``arguments``:
+                engine arguments on top of those that the scenario asks for.
             say: reports a stage that takes long.
 
         Raises:
@@ -79,16 +86,26 @@ class Engine:
             "enable_prefix_caching": False,
             "disable_log_stats": self._speculation is None,
             "seed": self._seed,
+            "kv_cache_memory_bytes": _cache_bytes(request),
+            "gpu_memory_utilization": FREE_SHARE,
         }
         if self._speculation is not None:
             options["speculative_config"] = self._speculative(request["draft"], identity, hub=hub)
+        options |= request.get("arguments") or {}
         say(f"{identity['weights']} weights of {model['name']}, vLLM {vllm.__version__}")
         self._llm: Any = vllm.LLM(**_known(options))
+        cache = self._llm.llm_engine.vllm_config.cache_config
+        self._cache_tokens = int(cache.num_gpu_blocks or 0) * int(cache.block_size or 0)
         self._prompts: list[Any] = []
         self._serve: Callable[[], list[list[int]]] = list
 
     def prepare(self, work: dict[str, Any]) -> None:
-        """Take the batch that the following runs serve."""
+        """Take the batch that the following runs serve.
+
+        Raises:
+            RefusedError: its keys and values do not fit into the cache, or it wants what this vLLM has not.
+        """
+        self._require_room(work)
         chance = random.Random(self._seed)
         ids = [self._prompt(chance, work["input_tokens"]) for _ in range(work["batch_size"])]
         self._prompts = [{"prompt_token_ids": each} for each in ids]
@@ -132,12 +149,24 @@ class Engine:
 
         return serve
 
+    def _require_room(self, work: dict[str, Any]) -> None:
+        """A batch that does not fit would be served in parts, which is other work."""
+        lookahead = self._speculation["lookahead"] if self._speculation else 0
+        width = work["decoding"].get("width", 1)
+        each = width * _whole_blocks(work["input_tokens"] + work["output_tokens"] + lookahead)
+        if self._cache_tokens and each * work["batch_size"] > self._cache_tokens:
+            raise RefusedError(
+                f"a batch of {work['batch_size']} requests of {work['input_tokens']} + {work['output_tokens']} "
+                f"tokens does not fit: the KV cache holds {self._cache_tokens} tokens, so "
+                f"{self._cache_tokens // each} such requests at most"
+            )
+
     def _prompt(self, chance: random.Random, tokens: int) -> list[int]:
         """Token ids: real text where there is a tokenizer."""
         tokenizer = getattr(self._llm.llm_engine, "tokenizer", None)
         if tokenizer is None:
             return [chance.randrange(FIRST_TOKEN, self._vocabulary) for _ in range(tokens)]
-        text = list(self._llm.get_tokenizer().encode(PROMPT.read_text()))
+        text = list(self._llm.get_tokenizer().encode(prompt_text()))
         offset = chance.randrange(len(text))
         return [text[(offset + number) % len(text)] for number in range(tokens)]
 
@@ -194,15 +223,53 @@ class Engine:
         return float(length)
 
 
+def _cache_bytes(request: dict[str, Any]) -> int:
+    """Size of the KV cache of each device, in bytes: the same whatever else is on the device.
+
+    What the limits ask for; where that is more than the scenario needs, at most a share of the device's memory.
+    """
+    per_token = _cache_bytes_per_token(request["model"], request["identity"])
+    if request["identity"].get("speculation") is not None:
+        per_token += _cache_bytes_per_token(request["draft"], request["identity"])
+    limits = request["limits"]
+    tokens = limits["cache_tokens"]
+    if tokens == limits["usual_cache_tokens"] and torch.cuda.is_available():
+        share = CACHE_SHARE * torch.cuda.get_device_properties(0).total_memory
+        fitting = 1 << max(0, int(share / per_token).bit_length() - 1)
+        tokens = min(tokens, fitting)
+    return int(per_token * (tokens + SPARE_BLOCKS * BLOCK_TOKENS))
+
+
+BLOCK_TOKENS = 16
+SPARE_BLOCKS = 64
+"""vLLM keeps a block for itself, and rounds."""
+
+
+def _whole_blocks(tokens: int) -> int:
+    return -(-tokens // BLOCK_TOKENS) * BLOCK_TOKENS
+
+
+def _cache_bytes_per_token(model: dict[str, Any], identity: dict[str, Any]) -> int:
+    """Keys and values of one token on one device, over all layers."""
+    config = model["config"]
+    heads = int(config["num_attention_heads"])
+    key_value_heads = max(1, int(config.get("num_key_value_heads", heads)) // int(identity["tensor_parallel_size"]))
+    head = int(config.get("head_dim") or config["hidden_size"] // heads)
+    return 2 * int(config["num_hidden_layers"]) * key_value_heads * head * DTYPE_BYTES[identity["dtype"]]
+
+
 def _known(options: dict[str, Any]) -> dict[str, Any]:
     """The options under the names of this version.
 
     Raises:
-        RefusedError: it has no such option.
+        RefusedError: it has no such option; names those that are spelt alike.
     """
     from vllm.engine.arg_utils import EngineArgs
 
     names = {field.name for field in dataclasses.fields(EngineArgs)}
-    if missing := sorted(options.keys() - names):
-        raise RefusedError(f"vLLM {vllm.__version__} has no option {', '.join(missing)}: 0.20 or later is needed")
+    missing = sorted(options.keys() - names)
+    if missing:
+        close = {n: difflib.get_close_matches(n, names, n=3) for n in missing}
+        told = "; ".join(f"{n} (alike: {', '.join(found)})" if found else n for n, found in close.items())
+        raise RefusedError(f"vLLM {vllm.__version__} has no engine argument {told}")
     return options
