@@ -52,6 +52,7 @@ class EnergySession:
         self.begun = time.monotonic()
         self._process = process
         self._meters: dict[tuple[Device, ...], Meter] = {}
+        self._opened: tuple[Device, ...] | None = None
         self._segment: Segment | None = None
         self._known_host: Host | None = None
 
@@ -101,7 +102,7 @@ class EnergySession:
         )
 
     def meter(self, devices: Sequence[Device]) -> Meter:
-        """The meter of these devices.
+        """The meter of these devices; what is recorded from now on was measured on them.
 
         Raises:
             MeterError: this host cannot meter.
@@ -109,7 +110,9 @@ class EnergySession:
         key = tuple(devices)
         if key not in self._meters:
             self._meters[key] = choose_meter(self.options.meter, devices)
+        if key != self._opened:
             self._open_journal(self._meters[key], devices)
+            self._opened = key
         return self._meters[key]
 
     @property
