@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -285,8 +286,9 @@ METER = pytest.StashKey[EnergyMeter]()
 def gpu_model(request: pytest.FixtureRequest) -> GpuModel:
     """The accelerator this test runs on: its specification, and the devices leased to the test."""
     session = request.config.stash[SESSION]
-    devices = () if session.replayed else session.host.devices[: request.node.stash[DEGREE]]
-    return GpuModel(session.spec, devices)
+    key = request.node.stash[CASE]
+    say = partial(session.live.say, f"{key.finding} {key.case}")
+    return GpuModel(session.spec, session.lease(request.node.stash[DEGREE], say))
 
 
 @pytest.fixture

@@ -72,8 +72,6 @@ def pytest_configure_node(node: Any) -> None:
     """Hand the detected host and the journal's place to an xdist worker."""
     session = node.config.stash[SESSION]
     if not session.options.replay:
-        if session.host.devices:
-            raise pytest.UsageError("two processes would meter the same GPU: run energy tests on a GPU with -n0")
         _prove_writable(session.journal)
     node.workerinput["llm_energy_host"] = msgspec.json.encode(session.host).decode()
     node.workerinput["llm_energy_journal"] = str(session.journal)
@@ -163,7 +161,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
-    """Keep the engines that the next test wants, end the others."""
+    """Keep the engines that the next test wants, with their devices; end the others."""
     try:
         return (yield)
     finally:
@@ -171,7 +169,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         if CASE in item.stash:
             session.live.clear()
             if not session.options.replay:
-                session.pool.retain(markers.engine_keys(nextitem) if nextitem else ())
+                session.retain(markers.engine_keys(nextitem) if nextitem else ())
 
 
 @pytest.hookimpl(wrapper=True)

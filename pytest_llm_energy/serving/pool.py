@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -100,7 +100,7 @@ class Engine:
 
 
 class EnginePool:
-    """Keeps an engine per engine key, so that consecutive tests share a start."""
+    """Keeps an engine per engine key and devices, so that consecutive tests share a start."""
 
     def __init__(
         self,
@@ -122,8 +122,13 @@ class EnginePool:
         self._deadline = deadline
         self._on_start = on_start
         self._pythons = pythons or {}
-        self._engines: dict[str, Engine] = {}
+        self._engines: dict[tuple[str, tuple[str, ...]], Engine] = {}
         self._numbers = itertools.count(1)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no engine is kept."""
+        return not self._engines
 
     def engine(self, scenario: Scenario, devices: Sequence[Device], say: Say) -> Engine:
         """The engine for a scenario, started if need be.
@@ -131,7 +136,7 @@ class EnginePool:
         Raises:
             EngineError: it cannot be loaded; whatever was started is ended.
         """
-        key = scenario.engine_key
+        key = (scenario.engine_key, tuple(device.uuid for device in devices))
         engine = self._engines.get(key)
         if engine is not None and engine.alive:
             return engine
@@ -151,18 +156,19 @@ class EnginePool:
 
     def discard(self, scenario: Scenario) -> None:
         """End the engine of a scenario, if there is one: it failed and must not serve again."""
-        engine = self._engines.pop(scenario.engine_key, None)
-        if engine is not None:
-            engine.end()
+        self._end([key for key in self._engines if key[0] == scenario.engine_key])
 
     def retain(self, keys: Collection[str]) -> None:
         """End every engine whose key is not among these."""
-        for key in [key for key in self._engines if key not in keys]:
-            self._engines.pop(key).end()
+        self._end([key for key in self._engines if key[0] not in keys])
 
     def close(self) -> None:
         """End every engine."""
         self.retain(())
+
+    def _end(self, keys: Iterable[tuple[str, tuple[str, ...]]]) -> None:
+        for key in keys:
+            self._engines.pop(key).end()
 
 
 def _environment(devices: Sequence[Device]) -> dict[str, str]:
