@@ -280,7 +280,7 @@ class EnergyMeter:
                 name,
                 thing,
                 side=stack.side,
-                meter=self._session.meter(devices),
+                meter=self._session.meter_of_some(devices),
                 begin=partial(self._engine, name, thing, stack, devices),
                 end=partial(self._session.pool.discard, thing, stack.side),
                 say=self._say,
@@ -322,8 +322,9 @@ METER = pytest.StashKey[EnergyMeter]()
 def gpu_model(request: pytest.FixtureRequest) -> GpuModel:
     """The accelerator this test runs on: its specification, and the devices leased to the test."""
     session = request.config.stash[SESSION]
-    devices = () if session.replayed else session.host.devices[: request.node.stash[DEGREE]]
-    return GpuModel(session.spec, devices)
+    key = request.node.stash[CASE]
+    say = partial(session.live.say, f"{key.finding} {key.case}")
+    return GpuModel(session.spec, session.lease(request.node.stash[DEGREE], say))
 
 
 @pytest.fixture

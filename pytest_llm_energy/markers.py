@@ -140,6 +140,11 @@ def engine_keys(item: pytest.Item) -> list[str]:
     return list(dict.fromkeys(scenario.engine_key for scenario in scenarios(item)))
 
 
+def engine_places(item: pytest.Item) -> list[tuple[int, str]]:
+    """Engines an item runs on, with the number of devices it leases: engines do not outlive a lease."""
+    return [(tp_degree(item), key) for key in engine_keys(item)]
+
+
 def case_key(item: pytest.Function, gpu: str) -> CaseKey:
     """Finding and case of an energy test: from its module, class, function and parameters."""
     module = item.getparent(pytest.Module)

@@ -26,6 +26,9 @@ GATES: tuple[str, ...] = get_args(Gate)
 DEFAULT_DEADLINE_SECONDS = 1800.0
 """Loading and compiling a 32B model takes minutes; half an hour without an answer is a hang."""
 
+DEFAULT_LEASE_TIMEOUT_SECONDS = 3600.0
+"""Another suite takes that long on a GPU; who has waited longer had better know who holds it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EnergyConfig:
@@ -45,6 +48,7 @@ class EnergyConfig:
         runs: metered windows per arm, None for the GPU model's default.
         window_seconds: shortest window, None for the GPU model's default.
         deadline_seconds: longest time any one request to an engine may take.
+        lease_timeout_seconds: longest wait for devices that others hold.
         starts: engine starts per arm and stack.
         stacks: the stack that is tested, and the one it is measured against, if there is one.
         carbon: what a joule costs in CO2e, None where nothing says.
@@ -61,6 +65,7 @@ class EnergyConfig:
     runs: int | None
     window_seconds: float | None
     deadline_seconds: float
+    lease_timeout_seconds: float
     starts: int
     stacks: tuple[Stack, ...]
     carbon: CarbonIntensity | None
@@ -93,6 +98,7 @@ class EnergyConfig:
             runs=option("runs"),
             window_seconds=option("window"),
             deadline_seconds=option("deadline") or DEFAULT_DEADLINE_SECONDS,
+            lease_timeout_seconds=option("lease_timeout") or DEFAULT_LEASE_TIMEOUT_SECONDS,
             starts=option("starts") or 1,
             stacks=_stacks(config),
             carbon=_carbon(config),
@@ -166,6 +172,12 @@ def add_options(parser: pytest.Parser) -> None:
         type=_positive,
         metavar="SECONDS",
         help=f"longest wait for an engine's answer (default: {DEFAULT_DEADLINE_SECONDS:g})",
+    )
+    add(
+        "--energy-lease-timeout",
+        type=_positive,
+        metavar="SECONDS",
+        help=f"longest wait for GPUs that other runs hold (default: {DEFAULT_LEASE_TIMEOUT_SECONDS:g})",
     )
     add("--energy-country", metavar="ISO3", help="add grams of CO2e, by this country's electricity, such as DEU")
     add("--energy-intensity", type=_intensity, metavar="G_PER_KWH", help="add grams of CO2e, by this intensity")

@@ -73,8 +73,6 @@ def pytest_configure_node(node: Any) -> None:
     """Hand the detected host and the journal's place to an xdist worker."""
     session = node.config.stash[SESSION]
     if not session.options.replay:
-        if session.host.devices:
-            raise pytest.UsageError("two processes would meter the same GPU: run energy tests on a GPU with -n0")
         _prove_writable(session.journal)
     node.workerinput["llm_energy_host"] = msgspec.json.encode(session.host).decode()
     node.workerinput["llm_energy_journal"] = str(session.journal)
@@ -136,7 +134,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if CASE in item.stash and (reason := _cannot_run(config.stash[SESSION], item)):
             item.add_marker(pytest.mark.skip(reason=reason))
-    items[:] = [items[position] for position in engine_order([markers.engine_keys(item) for item in items])]
+    items[:] = [items[position] for position in engine_order([markers.engine_places(item) for item in items])]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -160,7 +158,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
-    """Keep the engines that the next test wants, end the others."""
+    """Keep the engines that the next test wants, with their devices; end the others."""
     try:
         return (yield)
     finally:
@@ -168,7 +166,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         if CASE in item.stash:
             session.live.clear()
             if not session.options.replay:
-                session.pool.retain(markers.engine_keys(nextitem) if nextitem else ())
+                session.retain(markers.engine_keys(nextitem) if nextitem else ())
 
 
 @pytest.hookimpl(wrapper=True)

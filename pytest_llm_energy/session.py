@@ -2,7 +2,7 @@
 
 import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from pytest_llm_energy import __version__
 from pytest_llm_energy.hardware.catalogue import GpuSpec, catalogue
 from pytest_llm_energy.hardware.detection import Device, Host, detect
 from pytest_llm_energy.hardware.fingerprint import Fingerprint, fingerprint
+from pytest_llm_energy.hardware.leases import Leases
 from pytest_llm_energy.measuring import Plan
 from pytest_llm_energy.metering.choice import choose_meter
 from pytest_llm_energy.metering.meter import Meter
@@ -52,6 +53,7 @@ class EnergySession:
         self.begun = time.monotonic()
         self._process = process
         self._meters: dict[tuple[Device, ...], Meter] = {}
+        self._opened: tuple[Device, ...] | None = None
         self._segment: Segment | None = None
         self._known_host: Host | None = None
 
@@ -100,8 +102,45 @@ class EnergySession:
             on_start=self._engine_started,
         )
 
+    @cached_property
+    def leases(self) -> Leases:
+        """Devices that this process holds against all others of this host."""
+        return Leases(self.host.devices)
+
+    def lease(self, count: int, say: Callable[[str], None]) -> tuple[Device, ...]:
+        """So many devices, held until the engines on them are wanted no more; none without a GPU or in a replay.
+
+        Raises:
+            HardwareError: they did not come free in time, or strangers are on them.
+        """
+        if self.replayed or not self.host.devices:
+            return ()
+        if len(self.leases.held) != count:
+            self.pool.close()
+            self.leases.release()
+            self.leases.acquire(count, timeout_seconds=self.options.lease_timeout_seconds, say=say)
+        return self.leases.held
+
+    def retain(self, engine_keys: Collection[str]) -> None:
+        """Between tests: keep these engines, end the others, and give the devices back if nothing is on them."""
+        self.pool.retain(engine_keys)
+        if self.pool.empty and not self.leases.in_use:
+            self.leases.release()
+
     def meter(self, devices: Sequence[Device]) -> Meter:
-        """The meter of these devices.
+        """The meter of these devices; what is recorded from now on was measured on them.
+
+        Raises:
+            MeterError: this host cannot meter.
+        """
+        meter = self.meter_of_some(devices)
+        if tuple(devices) != self._opened:
+            self._open_journal(meter, devices)
+            self._opened = tuple(devices)
+        return meter
+
+    def meter_of_some(self, devices: Sequence[Device]) -> Meter:
+        """The meter of some of the devices that ``meter`` was asked for last.
 
         Raises:
             MeterError: this host cannot meter.
@@ -109,7 +148,6 @@ class EnergySession:
         key = tuple(devices)
         if key not in self._meters:
             self._meters[key] = choose_meter(self.options.meter, devices)
-            self._open_journal(self._meters[key], devices)
         return self._meters[key]
 
     @property
@@ -130,9 +168,11 @@ class EnergySession:
         self._segment.write(record)
 
     def close(self) -> None:
-        """End engines, release meters, close the segment."""
+        """End engines, give back devices, release meters, close the segment."""
         if "pool" in self.__dict__:
             self.pool.close()
+        if "leases" in self.__dict__:
+            self.leases.release()
         for meter in self._meters.values():
             meter.shutdown()
         self._meters.clear()

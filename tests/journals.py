@@ -31,27 +31,33 @@ class SimulatedSession:
         self._gpu = gpu
         self._noise = noise
         self._segment = Segment(path)
+        self._against = against
+        self.opened(when=when, boards=("simulated-board",))
+        stack = {"transformers": "5.0" if when < "2026-02" else "5.1"}
+        self._segment.write(Started(start="main-1", engine="{}", seconds=1.0, stack=stack))
+        self._segment.write(Started(start="main-2", engine="{}", seconds=1.0, stack={"transformers": "4.0"}))
+
+    def opened(self, *, when: str, boards: tuple[str, ...]) -> "SimulatedSession":
+        """Go on with these boards."""
         self._segment.write(
             Opened(
                 schema=SCHEMA,
                 when=when,
                 version="0",
-                gpu=gpu,
-                gpu_name=gpu.upper(),
+                gpu=self._gpu,
+                gpu_name=self._gpu.upper(),
                 method="simulated",
                 source="simulated sensor",
                 fingerprint=Fingerprint(
-                    identity={"gpu": gpu.upper(), "power_limit_watts": 700.0},
+                    identity={"gpu": self._gpu.upper(), "power_limit_watts": 700.0},
                     state={"driver": "simulated"},
-                    boards=("simulated-board",),
+                    boards=boards,
                 ),
                 simulated=True,
-                against=against,
+                against=self._against,
             )
         )
-        stack = {"transformers": "5.0" if when < "2026-02" else "5.1"}
-        self._segment.write(Started(start="main-1", engine="{}", seconds=1.0, stack=stack))
-        self._segment.write(Started(start="main-2", engine="{}", seconds=1.0, stack={"transformers": "4.0"}))
+        return self
 
     def case(
         self,

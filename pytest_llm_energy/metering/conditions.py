@@ -1,23 +1,13 @@
 """What on a device makes a window invalid, whatever its counter says."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-
-import psutil
 
 from pytest_llm_energy.metering.meter import Invalid
 from pytest_llm_energy.metering.witness import Record
 
 Strangers = Callable[[Iterable[int]], list[int]]
 """Which of some process ids belong to somebody else."""
-
-
-def untold(nvml: Any) -> tuple[type[Exception], ...]:
-    """The errors by which a device or driver says that it does not tell something."""
-    names = ("NVMLError_NotSupported", "NVMLError_NoPermission", "NVMLError_FunctionNotFound")
-    kinds = [getattr(nvml, name, None) for name in (*names, "NVMLLibraryMismatchError")]
-    return tuple(kind for kind in kinds if kind is not None)
 
 
 def present(
@@ -62,12 +52,3 @@ def witnessed(nvml: Any, records: Mapping[str, Record]) -> list[Invalid]:
     if events & nvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown:
         found.append(Invalid("power-brake", "the host's power brake slowed a device: check the power supply"))
     return found
-
-
-def strangers_to_this_process(pids: Iterable[int]) -> list[int]:
-    """Process ids that exist here and are neither this process nor its descendants.
-
-    In a container NVML may report ids of the host, which mean nothing here and are left out.
-    """
-    own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
-    return [pid for pid in pids if pid not in own and psutil.pid_exists(pid)]

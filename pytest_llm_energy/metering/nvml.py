@@ -12,6 +12,7 @@ from typing import Any
 
 from pytest_llm_energy.errors import MeterError
 from pytest_llm_energy.hardware.detection import Device
+from pytest_llm_energy.hardware.strangers import strangers_to_this_process, untold
 from pytest_llm_energy.metering import conditions, witness
 from pytest_llm_energy.metering.clock import Clock, SystemClock
 from pytest_llm_energy.metering.edges import Edges, Energy, Tick, energy, slope
@@ -90,8 +91,8 @@ class NvmlMeter:
             nvml = pynvml
         self.nvml = nvml
         self.clock: Clock = clock or SystemClock()
-        self.strangers = strangers or conditions.strangers_to_this_process
-        self.untold = conditions.untold(nvml)
+        self.strangers = strangers or strangers_to_this_process
+        self.untold = untold(nvml)
         try:
             nvml.nvmlInit()
         except nvml.NVMLError as error:

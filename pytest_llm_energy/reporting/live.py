@@ -64,7 +64,7 @@ class StatusLine:
 
 
 class LogLines:
-    """A line when a case begins to load and when it begins to measure; for logs."""
+    """A line when a case begins to wait for devices, to load, and to measure; for logs."""
 
     def __init__(self, write_line: "WriteLine", prefix: str = "") -> None:
         self._write_line = write_line
@@ -74,7 +74,7 @@ class LogLines:
     def say(self, case: str, what: str) -> None:
         """Write a line unless this stage of the case has one."""
         stage = (case, what.split(" ", 1)[0])
-        if stage[1] in ("loading", "measuring", "metering", "repeating") and stage != self._last:
+        if stage[1] in ("waiting", "loading", "measuring", "metering", "repeating") and stage != self._last:
             self._last = stage
             self._write_line(f"{self._prefix}{case}: {what}")
 

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
@@ -14,6 +14,9 @@ from pytest_llm_energy.serving.stack import Side, Stack
 
 Say = Callable[[str], None]
 
+
+EngineKey = tuple[str, tuple[str, ...], Side]
+"""What an engine is, the devices it is on, and its stack."""
 
 PRESENT = Stack()
 """pytest's own Python for every engine."""
@@ -111,7 +114,7 @@ class Engine:
 
 
 class EnginePool:
-    """Keeps an engine per engine key, so that consecutive tests share a start."""
+    """Keeps an engine per engine key and devices, so that consecutive tests share a start."""
 
     def __init__(
         self,
@@ -130,8 +133,13 @@ class EnginePool:
         self._name = name
         self._deadline = deadline
         self._on_start = on_start
-        self._engines: dict[tuple[str, Side], Engine] = {}
+        self._engines: dict[EngineKey, Engine] = {}
         self._numbers = itertools.count(1)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no engine is kept."""
+        return not self._engines
 
     def engine(self, scenario: Scenario, devices: Sequence[Device], say: Say, *, stack: Stack = PRESENT) -> Engine:
         """The engine for a scenario on a stack, started if need be.
@@ -140,7 +148,7 @@ class EnginePool:
             OutOfMemoryError: it does not fit beside what is on the devices.
             EngineError: it cannot be loaded; whatever was started is ended.
         """
-        key = (scenario.engine_key, stack.side)
+        key = (scenario.engine_key, tuple(device.uuid for device in devices), stack.side)
         engine = self._engines.get(key)
         if engine is not None and engine.alive:
             return engine
@@ -159,19 +167,20 @@ class EnginePool:
         return engine
 
     def discard(self, scenario: Scenario, side: Side = "present") -> None:
-        """End the engine of a scenario on one side, if there is one."""
-        engine = self._engines.pop((scenario.engine_key, side), None)
-        if engine is not None:
-            engine.end()
+        """End the engines of a scenario on one side, if there are any."""
+        self._end([key for key in self._engines if (key[0], key[2]) == (scenario.engine_key, side)])
 
     def retain(self, keys: Collection[str]) -> None:
         """End every engine, of either side, whose key is not among these."""
-        for key in [key for key in self._engines if key[0] not in keys]:
-            self._engines.pop(key).end()
+        self._end([key for key in self._engines if key[0] not in keys])
 
     def close(self) -> None:
         """End every engine."""
         self.retain(())
+
+    def _end(self, keys: Iterable[EngineKey]) -> None:
+        for key in keys:
+            self._engines.pop(key).end()
 
 
 def _environment(devices: Sequence[Device]) -> dict[str, str]:

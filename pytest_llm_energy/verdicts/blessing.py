@@ -37,7 +37,7 @@ class Blessed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bless(journal: Journal, folder: Path, *, reason: str) -> list[Blessed]:
-    """Add a journal's session to the baselines of the findings it measured.
+    """Add a journal's session to the baselines of the findings it measured, a session per set of devices.
 
     Sessions are added, never replaced: the first one stays, so that creep since then can be seen. Every file is
     prepared before the first is written.
@@ -68,25 +68,44 @@ def bless(journal: Journal, folder: Path, *, reason: str) -> list[Blessed]:
 def _prepare(
     journal: Journal, folder: Path, finding: str, checks: list[Checked], reason: str
 ) -> tuple[Baseline, set[str], list[Checked]]:
-    opened = journal.opened
-    old = read_baseline(folder, opened.gpu, finding)
+    gpu = journal.opened.gpu
+    old = read_baseline(folder, gpu, finding)
     cases = dict(old.cases) if old else {}
     created = {check.key.case for check in checks} - cases.keys()
+    by_hardware: dict[bytes, list[Checked]] = {}
+    for check in checks:
+        place = f"{baseline_path(folder, gpu, finding)}: {check.key.case}"
+        cases[check.key.case] = _case(cases.get(check.key.case), check, journal.measured(check).arms, place)
+        hardware = msgspec.json.encode(journal.opened_for(check.key).fingerprint, order="sorted")
+        by_hardware.setdefault(hardware, []).append(check)
+    sessions = old.sessions if old else ()
+    new = tuple(_session(journal, of_one, reason) for of_one in by_hardware.values())
+    for session in new:
+        if any(known.when == session.when for known in sessions):
+            raise BaselineError(f"{finding}: the session of {session.when} is blessed already")
+    return (
+        Baseline(schema=SCHEMA, finding=finding, gpu=gpu, cases=cases, sessions=(*sessions, *new)),
+        created,
+        checks,
+    )
+
+
+def _session(journal: Journal, checks: list[Checked], reason: str) -> Session:
+    """The session of checks that were measured on the same devices."""
+    opened = journal.opened_for(checks[0].key)
     starts: list[dict[str, dict[str, Samples]]] = []
     uncertainties = []
     stack: dict[str, str] = {}
     for check in checks:
         measured = journal.measured(check)
         stack |= journal.stack(measured)
-        place = f"{baseline_path(folder, opened.gpu, finding)}: {check.key.case}"
-        cases[check.key.case] = _case(cases.get(check.key.case), check, measured.arms, place)
         for arm in measured.arms:
             uncertainties.append(relative_uncertainty(arm))
             for number, samples in enumerate(_samples(arm)):
                 if number == len(starts):
                     starts.append({})
                 starts[number].setdefault(check.key.case, {})[arm.name] = samples
-    session = Session(
+    return Session(
         when=opened.when,
         reason=reason,
         method=opened.method,
@@ -96,11 +115,6 @@ def _prepare(
         starts=tuple(starts),
         simulated=opened.simulated,
     )
-    sessions = old.sessions if old else ()
-    if any(known.when == session.when for known in sessions):
-        raise BaselineError(f"{finding}: the session of {session.when} is blessed already")
-    baseline = Baseline(schema=SCHEMA, finding=finding, gpu=opened.gpu, cases=cases, sessions=(*sessions, session))
-    return baseline, created, checks
 
 
 def _case(old: BaselineCase | None, check: Checked, arms: tuple[Arm, ...], place: str) -> BaselineCase:

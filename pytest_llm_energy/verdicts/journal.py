@@ -26,7 +26,10 @@ SCHEMA = 1
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="opened"):
-    """A process began to measure: under which conditions, and against which other stack, in words."""
+    """A process began to measure, or went on with other devices: conditions of the records up to the next such.
+
+    ``against`` is the other stack that arms are measured on in turn, in words.
+    """
 
     schema: int
     when: str
@@ -179,7 +182,7 @@ class Journal:
 
     Attributes:
         path: the file it was read from.
-        opened: conditions of the first process that measured.
+        opened: conditions of the first process that measured, on its first devices.
         starts: engine starts by id.
         checks: every check, in order.
         troubles: cases that ended in an error, with the message.
@@ -194,8 +197,11 @@ class Journal:
         self.troubles: dict[CaseKey, str] = {}
         self._windowed: dict[CaseKey, list[Reading]] = {}
         self._runs: dict[tuple[CaseKey, int], dict[str, list[Ran]]] = {}
-        openings = []
+        self._openings: dict[CaseKey, Opened] = {}
+        openings: list[Opened] = []
         for record in records:
+            if openings and not isinstance(record, Opened | Started):
+                self._openings[record.key] = openings[-1]
             match record:
                 case Opened():
                     openings.append(record)
@@ -220,6 +226,10 @@ class Journal:
     def cases(self) -> set[CaseKey]:
         """Cases that were measured: with a check, with windows alone, or with an error."""
         return {check.key for check in self.checks} | self.troubles.keys() | self._windowed.keys()
+
+    def opened_for(self, key: CaseKey) -> Opened:
+        """Conditions that one case was measured under: those opened last before its records."""
+        return self._openings.get(key, self.opened)
 
     def checks_of(self, key: CaseKey) -> list[Checked]:
         """The checks of one case, in order."""

@@ -91,7 +91,7 @@ def judge_recorded(
                 why = journal.why_invalid(check, arm.name)
                 raise MeasurementError(f"{key}: arm {arm.name!r} has no valid run: {why}")
         conditions = Conditions(
-            fingerprint=journal.opened.fingerprint,
+            fingerprint=journal.opened_for(key).fingerprint,
             stack=journal.stack(measured),
             against=journal.stack(measured, side="against"),
             against_says=journal.opened.against or "the other stack",

@@ -9,6 +9,8 @@ from pytest_llm_energy.errors import BaselineError, JournalError
 from pytest_llm_energy.verdicts.baselines import read_baseline
 from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.journal import join_segments, read_journal, segments_folder
+from pytest_llm_energy.verdicts.judge import judge_recorded
+from pytest_llm_energy.verdicts.rows import LevelRow
 from tests.journals import SimulatedSession
 
 PLAIN = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)
@@ -121,6 +123,48 @@ def test_blessing_adds_sessions_and_keeps_the_first(tmp_path: Path) -> None:
     assert all(session.simulated for session in baseline.sessions)
     with pytest.raises(BaselineError, match="is blessed already"):
         recorded(tmp_path / "three.jsonl").bless(tmp_path)
+
+
+def test_a_case_is_judged_and_blessed_by_the_boards_it_was_measured_on(tmp_path: Path) -> None:
+    """As when a run goes on with other devices, and when xdist workers run on devices of their own."""
+    path = tmp_path / "j.jsonl"
+    two = SimulatedSession(segments_folder(path) / "gw0.jsonl").case("batching", "on one", LEVELS)
+    two.opened(when="2026-01-01T00:05:00+00:00", boards=("other", "simulated-board"))
+    two.case("batching", "on two", LEVELS)
+    two.opened(when="2026-01-01T00:07:00+00:00", boards=("simulated-board",)).case(
+        "batching", "on one again", LEVELS
+    )
+    another = SimulatedSession(segments_folder(path) / "gw1.jsonl")
+    another.opened(when="2026-01-01T00:00:01+00:00", boards=("another",)).case("batching", "elsewhere", LEVELS)
+    boards = {
+        "on one": ("simulated-board",),
+        "on two": ("other", "simulated-board"),
+        "on one again": ("simulated-board",),
+        "elsewhere": ("another",),
+    }
+    for join in (lambda _: None, join_segments):
+        join(path)
+        journal = read_journal(path)
+        assert {k.case: journal.opened_for(k).fingerprint.boards for k in journal.cases} == boards
+    bless(journal, tmp_path / "baselines", reason="first measurement")
+    baseline = read_baseline(tmp_path / "baselines", "h200", "batching")
+    assert baseline is not None
+    assert {
+        case: session.fingerprint.boards
+        for session in baseline.sessions
+        for start in session.starts
+        for case in start
+    } == boards
+    assert len(baseline.sessions) == 3
+    widths = set()
+    for key in journal.cases:
+        row = judge_recorded(journal, key, baseline=baseline, published=None, budget=None)[0]
+        assert isinstance(row, LevelRow)
+        assert row.change is not None
+        widths.add(row.change.joules.half_width)
+    assert len(widths) == 1, "the same samples on the boards of the baseline are known equally well"
+    with pytest.raises(BaselineError, match="is blessed already"):
+        bless(journal, tmp_path / "baselines", reason="again")
 
 
 def test_blessing_needs_a_reason_something_to_bless_and_the_same_work(tmp_path: Path) -> None:

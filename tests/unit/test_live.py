@@ -31,7 +31,10 @@ def test_the_status_line_comes_back_to_where_pytest_was() -> None:
 def test_a_log_gets_a_line_a_stage_not_one_a_run() -> None:
     lines: list[str] = []
     live = LogLines(lines.append, prefix="[gw0] ")
+    for what in ("waiting for 1 of 4 device(s): pid 12", "waiting for 1 of 4 device(s): pid 13"):
+        live.say("batching", what)
     for what in ("loading alone: x", "loading alone: y", "warming up alone (batch 1)", "measuring a (run 1 of 3)"):
         live.say("batching", what)
     live.say("batching", "measuring a (run 2 of 3)")
+    assert lines.pop(0) == "[gw0] batching: waiting for 1 of 4 device(s): pid 12"
     assert lines == ["[gw0] batching: loading alone: x", "[gw0] batching: measuring a (run 1 of 3)"]
