@@ -1,7 +1,7 @@
 """What on a device makes a window invalid, whatever its counter says."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import psutil
@@ -71,3 +71,17 @@ def strangers_to_this_process(pids: Iterable[int]) -> list[int]:
     """
     own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
     return [pid for pid in pids if pid not in own and psutil.pid_exists(pid)]
+
+
+def strangers_beside(served_by: Callable[[], Collection[int]]) -> Strangers:
+    """Strangers to this process that are none of a server's either.
+
+    Args:
+        served_by: the server's process ids, as they are now.
+    """
+
+    def strangers(pids: Iterable[int]) -> list[int]:
+        served = served_by()
+        return [pid for pid in strangers_to_this_process(pids) if pid not in served]
+
+    return strangers
