@@ -1,7 +1,7 @@
 """The two fixtures: ``gpu_model``, the accelerator, and ``energy_meter``, which meters and judges on it."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -222,13 +222,12 @@ class EnergyMeter:
             with suppress(JournalError):
                 self._session.record(Troubled(key=self._key, says=says))
 
-    def _measure(
-        self, things: dict[str, Scenario] | dict[str, Callable[[], object]], *, control: str | None
-    ) -> Measured:
+    def _measure(self, things: Mapping[str, Scenario | Callable[[], object]], *, control: str | None) -> Measured:
         taken = {arm.name for earlier in self.measured for arm in earlier.arms}
         if again := taken & things.keys():
             raise ScenarioError(f"arm names must differ within a test; measured before: {sorted(again)}")
         meter = self._session.meter(self.gpu_model.devices)
+        things = self._as_served(things)
         series = len(self.measured)
         runs: dict[str, list[Run]] = {name: [] for name in things}
         identities = {n: t.identity() if isinstance(t, Scenario) else None for n, t in things.items()}
@@ -247,18 +246,39 @@ class EnergyMeter:
             # An engine that failed, or was interrupted with an answer still to come, must not serve again.
             for thing in things.values():
                 if isinstance(thing, Scenario):
-                    self._session.pool.discard(thing)
+                    self._session.pool.discard(thing, endpoint=self._session.options.endpoint)
             raise
         arms = tuple(Arm(name=n, identity=identities[n], runs=counting(runs[n])) for n in things)
         result = Measured(key=self._key, series=series, arms=arms, control=control)
         self.measured.append(result)
         return result
 
+    def _as_served(
+        self, things: Mapping[str, Scenario | Callable[[], object]]
+    ) -> Mapping[str, Scenario | Callable[[], object]]:
+        """Scenarios as they are served here: by a server that is named, or as they are; or the test is skipped."""
+        scenarios = [thing for thing in things.values() if isinstance(thing, Scenario)]
+        if reason := self._session.not_servable(scenarios, devices=len(self.gpu_model.devices)):
+            pytest.skip(reason)
+        server = self._session.server
+        if server is None:
+            return things
+        try:
+            return {
+                name: server.serve(thing) if isinstance(thing, Scenario) else thing
+                for name, thing in things.items()
+            }
+        except ScenarioError as error:
+            pytest.skip(f"--energy-endpoint: {error}")
+
     def _work(self, name: str, thing: Scenario | Callable[[], object]) -> Work:
         if not isinstance(thing, Scenario):
             return CallableWork(name, thing)
         engine = self._session.pool.engine(
-            thing, self.gpu_model.devices, lambda stage: self._say(f"loading {name}: {stage}")
+            thing,
+            self.gpu_model.devices,
+            lambda stage: self._say(f"loading {name}: {stage}"),
+            endpoint=self._session.options.endpoint,
         )
         self._stack |= engine.stack
         self.starts[engine.start] = engine.load_seconds
@@ -285,7 +305,9 @@ METER = pytest.StashKey[EnergyMeter]()
 def gpu_model(request: pytest.FixtureRequest) -> GpuModel:
     """The accelerator this test runs on: its specification, and the devices leased to the test."""
     session = request.config.stash[SESSION]
-    devices = () if session.replayed else session.host.devices[: request.node.stash[DEGREE]]
+    devices = (
+        () if session.replayed else session.server_devices or session.host.devices[: request.node.stash[DEGREE]]
+    )
     return GpuModel(session.spec, devices)
 
 

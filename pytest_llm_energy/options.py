@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -45,6 +46,9 @@ class EnergyConfig:
         deadline_seconds: longest time any one request to an engine may take.
         pythons: command prefix of the Python that an engine runs in, by engine; pytest's own for the others.
         carbon: what a joule costs in CO2e, None where nothing says.
+        endpoint: URL of a server that serves every scenario, None where engines are started.
+        endpoint_gpus: indices or UUIDs of the devices it runs on, empty for those a test leases.
+        endpoint_model: which of its models serves, None to go by the scenario.
     """
 
     gate: Gate
@@ -60,6 +64,9 @@ class EnergyConfig:
     deadline_seconds: float
     pythons: Mapping[str, Sequence[str]]
     carbon: CarbonIntensity | None
+    endpoint: str | None = None
+    endpoint_gpus: tuple[str, ...] = ()
+    endpoint_model: str | None = None
 
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> "EnergyConfig":
@@ -91,6 +98,7 @@ class EnergyConfig:
             deadline_seconds=option("deadline") or DEFAULT_DEADLINE_SECONDS,
             pythons=dict(option("python") or ()),
             carbon=_carbon(config),
+            **_endpoint(config),
         )
 
 
@@ -127,6 +135,19 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help=f"longest wait for an engine's answer (default: {DEFAULT_DEADLINE_SECONDS:g})",
     )
+    add(
+        "--energy-endpoint",
+        type=_url,
+        metavar="URL",
+        help="have a server on this host serve, over OpenAI's API, such as http://localhost:8000/v1, instead of "
+        "starting engines; LLM_ENERGY_API_KEY or OPENAI_API_KEY is its key",
+    )
+    add(
+        "--energy-endpoint-gpus",
+        metavar="LIST",
+        help="devices it runs on, such as 0,1 (default: those a test leases)",
+    )
+    add("--energy-endpoint-model", metavar="ID", help="which of its models serves (default: the one it has)")
     add("--energy-country", metavar="ISO3", help="add grams of CO2e, by this country's electricity, such as DEU")
     add("--energy-intensity", type=_intensity, metavar="G_PER_KWH", help="add grams of CO2e, by this intensity")
     add(
@@ -197,6 +218,34 @@ def _engine_python(text: str) -> tuple[str, tuple[str, ...]]:
     if engine not in ENGINES or not words:
         raise argparse.ArgumentTypeError(f"{text!r} is not ENGINE=COMMAND with an engine of {', '.join(ENGINES)}")
     return engine, words
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    try:
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        fits = False
+    if not fits or parts.query or parts.fragment:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no URL of an API: write one such as http://localhost:8000/v1"
+        )
+    if "@" in parts.netloc:  # it would stand in journals and reports
+        raise argparse.ArgumentTypeError(
+            "keep credentials out of the URL: set LLM_ENERGY_API_KEY to the server's key"
+        )
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
+
+
+def _endpoint(config: pytest.Config) -> dict[str, Any]:
+    """What the command line says about a server."""
+    url, gpus, model = (config.getoption(f"energy_endpoint{name}") for name in ("", "_gpus", "_model"))
+    if url is None and (gpus or model):
+        raise UsageError(
+            "--energy-endpoint-gpus and --energy-endpoint-model are of a server: give --energy-endpoint"
+        )
+    names = tuple(name.strip() for name in (gpus or "").split(",") if name.strip())
+    return {"endpoint": url, "endpoint_gpus": names, "endpoint_model": model}
 
 
 def _at_least_two(text: str) -> int:

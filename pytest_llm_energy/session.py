@@ -10,12 +10,14 @@ from pytest_llm_energy import __version__
 from pytest_llm_energy.hardware.catalogue import GpuSpec, catalogue
 from pytest_llm_energy.hardware.detection import Device, Host, detect
 from pytest_llm_energy.hardware.fingerprint import Fingerprint, fingerprint
+from pytest_llm_energy.hardware.server import ServerProcesses, devices_named
 from pytest_llm_energy.measuring import Plan
 from pytest_llm_energy.metering.choice import choose_meter
 from pytest_llm_energy.metering.meter import Meter
 from pytest_llm_energy.options import EnergyConfig
 from pytest_llm_energy.reporting.live import Live
 from pytest_llm_energy.serving.pool import Engine, EnginePool
+from pytest_llm_energy.serving.running_server import RunningServer, why_not
 from pytest_llm_energy.serving.scenario import Scenario
 from pytest_llm_energy.verdicts.journal import (
     SCHEMA,
@@ -100,15 +102,35 @@ class EnergySession:
             pythons=self.options.pythons,
         )
 
+    @cached_property
+    def server(self) -> RunningServer | None:
+        """The server that serves every scenario, where one is named."""
+        url = None if self.options.replay else self.options.endpoint
+        return RunningServer(url, model=self.options.endpoint_model) if url else None
+
+    @cached_property
+    def server_devices(self) -> tuple[Device, ...]:
+        """Devices that server is said to run on, empty where nothing is said.
+
+        Raises:
+            UsageError: this host has no such devices.
+        """
+        return devices_named(self.host.devices, self.options.endpoint_gpus) if self.server else ()
+
     def meter(self, devices: Sequence[Device]) -> Meter:
         """The meter of these devices.
 
         Raises:
             MeterError: this host cannot meter.
+            EngineError: the server that is to serve does not answer.
         """
         key = tuple(devices)
         if key not in self._meters:
-            self._meters[key] = choose_meter(self.options.meter, devices)
+            served_by = self.server.describe() if self.server else None
+            processes = ServerProcesses(self.server.url) if self.server else None
+            self._meters[key] = choose_meter(self.options.meter, devices, server=processes)
+            if served_by:
+                self._meters[key].source += f"; {served_by}"
             self._open_journal(self._meters[key], devices)
         return self._meters[key]
 
@@ -138,6 +160,14 @@ class EnergySession:
         self._meters.clear()
         if self._segment is not None:
             self._segment.close()
+
+    def not_servable(self, scenarios: Sequence[Scenario], *, devices: int) -> str | None:
+        """Why these scenarios of a case cannot be served here: by the server that is named, or without one."""
+        if self.server:
+            return why_not(scenarios, devices=devices)
+        if any(scenario.engine == "openai" for scenario in scenarios):
+            return "engine 'openai' is a server that runs already: name it with --energy-endpoint URL"
+        return None
 
     def _open_journal(self, meter: Meter, devices: Sequence[Device]) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -21,10 +21,14 @@ class Engine:
         start: id of this start, unique among the starts of a journal.
         load_seconds: from the request to load until the engine was ready.
         stack: versions of what serves, by package.
+        endpoint: URL of the server that serves, None where the worker does.
     """
 
-    def __init__(self, scenario: Scenario, worker: WorkerProcess, *, start: str, deadline: float) -> None:
+    def __init__(
+        self, scenario: Scenario, worker: WorkerProcess, *, start: str, deadline: float, endpoint: str | None = None
+    ) -> None:
         self.start = start
+        self.endpoint = endpoint
         self.load_seconds = 0.0
         self.stack: dict[str, str] = {}
         self._scenario = scenario
@@ -56,6 +60,7 @@ class Engine:
             "model": msgspec.to_builtins(scenario.preset),
             "draft": msgspec.to_builtins(draft),
             "limits": scenario.limits,
+            "endpoint": self.endpoint,
         }
         done = self._ask(request, say)
         self.load_seconds = done.seconds or 0.0
@@ -125,44 +130,58 @@ class EnginePool:
         self._engines: dict[str, Engine] = {}
         self._numbers = itertools.count(1)
 
-    def engine(self, scenario: Scenario, devices: Sequence[Device], say: Say) -> Engine:
+    def engine(
+        self, scenario: Scenario, devices: Sequence[Device], say: Say, *, endpoint: str | None = None
+    ) -> Engine:
         """The engine for a scenario, started if need be.
+
+        Args:
+            scenario: what is to be served.
+            devices: what the worker may use.
+            say: told each stage of loading.
+            endpoint: URL of the server for engine ``openai``.
 
         Raises:
             EngineError: it cannot be loaded; whatever was started is ended.
         """
-        key = scenario.engine_key
+        key = _key(scenario, endpoint)
         engine = self._engines.get(key)
         if engine is not None and engine.alive:
             return engine
         start = f"{self._name}-{next(self._numbers)}"
-        title = f"engine {scenario.engine} with {scenario.preset.name}"
+        title = f"engine {scenario.engine} with {scenario.preset.name}" + (f" at {endpoint}" if endpoint else "")
         python = self._pythons.get(scenario.engine, this_python())
         worker = WorkerProcess(python=python, environment=_environment(devices), name=title)
-        engine = Engine(scenario, worker, start=start, deadline=self._deadline)
+        engine = Engine(scenario, worker, start=start, deadline=self._deadline, endpoint=endpoint)
         self._engines[key] = engine
         try:
             engine.load(say)
         except BaseException:
-            self.discard(scenario)
+            self.discard(scenario, endpoint=endpoint)
             raise
         self._on_start(engine, scenario)
         return engine
 
-    def discard(self, scenario: Scenario) -> None:
+    def discard(self, scenario: Scenario, *, endpoint: str | None = None) -> None:
         """End the engine of a scenario, if there is one: it failed and must not serve again."""
-        engine = self._engines.pop(scenario.engine_key, None)
+        engine = self._engines.pop(_key(scenario, endpoint), None)
         if engine is not None:
             engine.end()
 
     def retain(self, keys: Collection[str]) -> None:
-        """End every engine whose key is not among these."""
-        for key in [key for key in self._engines if key not in keys]:
-            self._engines.pop(key).end()
+        """End every engine whose key is not among these; clients of a server hold no device, and stay."""
+        for key, engine in list(self._engines.items()):
+            if key not in keys and engine.endpoint is None:
+                self._engines.pop(key).end()
 
     def close(self) -> None:
         """End every engine."""
-        self.retain(())
+        while self._engines:
+            self._engines.popitem()[1].end()
+
+
+def _key(scenario: Scenario, endpoint: str | None) -> str:
+    return scenario.engine_key if endpoint is None else f"{endpoint} {scenario.engine_key}"
 
 
 def _environment(devices: Sequence[Device]) -> dict[str, str]:
