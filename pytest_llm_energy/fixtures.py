@@ -1,7 +1,7 @@
 """The two fixtures: ``gpu_model``, the accelerator, and ``energy_meter``, which meters and judges on it."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -227,12 +227,11 @@ class EnergyMeter:
             with suppress(JournalError):
                 self._session.record(Troubled(key=self._key, says=says))
 
-    def _measure(
-        self, things: dict[str, Scenario] | dict[str, Callable[[], object]], *, control: str | None
-    ) -> Measured:
+    def _measure(self, things: Mapping[str, Scenario | Callable[[], object]], *, control: str | None) -> Measured:
         taken = {arm.name for earlier in self.measured for arm in earlier.arms}
         if again := taken & things.keys():
             raise ScenarioError(f"arm names must differ within a test; measured before: {sorted(again)}")
+        things = self._as_served(things)
         series = len(self.measured)
         runs: dict[tuple[str, Side], list[Run]] = {}
         identities = {n: t.identity() if isinstance(t, Scenario) else None for n, t in things.items()}
@@ -269,6 +268,21 @@ class EnergyMeter:
         self.measured.append(result)
         return result
 
+    def _as_served(
+        self, things: Mapping[str, Scenario | Callable[[], object]]
+    ) -> Mapping[str, Scenario | Callable[[], object]]:
+        """Scenarios as they are served here: by a server that is named, or as they are; or the test is skipped."""
+        scenarios = [thing for thing in things.values() if isinstance(thing, Scenario)]
+        if reason := self._session.not_servable(scenarios, devices=len(self.gpu_model.devices)):
+            pytest.skip(reason)
+        try:
+            return {
+                name: self._session.as_served(thing, "present") if isinstance(thing, Scenario) else thing
+                for name, thing in things.items()
+            }
+        except ScenarioError as error:
+            pytest.skip(f"--energy-endpoint: {error}")
+
     def _works(self, name: str, thing: Scenario | Callable[[], object]) -> list[Work]:
         """What to run of an arm: on the present stack, and on the other one where there is one."""
         if not isinstance(thing, Scenario):
@@ -278,15 +292,16 @@ class EnergyMeter:
         return [
             EngineWork(
                 name,
-                thing,
+                served,
                 side=stack.side,
                 meter=self._session.meter_of_some(devices),
-                begin=partial(self._engine, name, thing, stack, devices),
-                end=partial(self._session.pool.discard, thing, stack.side),
+                begin=partial(self._engine, name, served, stack, devices),
+                end=partial(self._session.pool.discard, served, stack.side),
                 say=self._say,
             )
             for stack in self._session.options.stacks
             if stack.serves(thing.engine)
+            for served in [self._session.as_served(thing, stack.side)]
         ]
 
     def _engine(self, name: str, scenario: Scenario, stack: Stack, devices: Sequence[Device]) -> Engine:
@@ -324,7 +339,8 @@ def gpu_model(request: pytest.FixtureRequest) -> GpuModel:
     session = request.config.stash[SESSION]
     key = request.node.stash[CASE]
     say = partial(session.live.say, f"{key.finding} {key.case}")
-    return GpuModel(session.spec, session.lease(request.node.stash[DEGREE], say))
+    degree = len(session.server_devices) or request.node.stash[DEGREE]
+    return GpuModel(session.spec, session.lease(degree, say))
 
 
 @pytest.fixture

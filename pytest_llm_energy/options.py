@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -52,6 +53,8 @@ class EnergyConfig:
         starts: engine starts per arm and stack.
         stacks: the stack that is tested, and the one it is measured against, if there is one.
         carbon: what a joule costs in CO2e, None where nothing says.
+        endpoint_gpus: indices or UUIDs of the devices that servers run on, empty for those a test leases.
+        endpoint_model: which of its models serves, None to go by the scenario.
     """
 
     gate: Gate
@@ -69,6 +72,8 @@ class EnergyConfig:
     starts: int
     stacks: tuple[Stack, ...]
     carbon: CarbonIntensity | None
+    endpoint_gpus: tuple[str, ...] = ()
+    endpoint_model: str | None = None
 
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> "EnergyConfig":
@@ -102,6 +107,7 @@ class EnergyConfig:
             starts=option("starts") or 1,
             stacks=_stacks(config),
             carbon=_carbon(config),
+            **_endpoint(config),
         )
 
     @property
@@ -110,6 +116,8 @@ class EnergyConfig:
         if len(self.stacks) == 1:
             return None
         other = self.stacks[1]
+        if other.endpoint:
+            return other.endpoint
         engines = sorted(other.engines or ENGINES)
         told = {f"{engine}: {other.says(engine)}" if other.engines else other.says(engine) for engine in engines}
         return ", ".join(sorted(told))
@@ -178,6 +186,25 @@ def add_options(parser: pytest.Parser) -> None:
         type=_positive,
         metavar="SECONDS",
         help=f"longest wait for GPUs that other runs hold (default: {DEFAULT_LEASE_TIMEOUT_SECONDS:g})",
+    )
+    add(
+        "--energy-endpoint",
+        type=_url,
+        metavar="URL",
+        help="have a server on this host serve, over OpenAI's API, such as http://localhost:8000/v1, instead of "
+        "starting engines; LLM_ENERGY_API_KEY or OPENAI_API_KEY is its key",
+    )
+    add(
+        "--energy-endpoint-gpus",
+        metavar="LIST",
+        help="devices it runs on, such as 0,1 (default: those a test leases)",
+    )
+    add("--energy-endpoint-model", metavar="ID", help="which of its models serves (default: the one it has)")
+    add(
+        "--energy-against-endpoint",
+        type=_url,
+        metavar="URL",
+        help="measure every arm also on this server, on the same devices, in turn with that of --energy-endpoint",
     )
     add("--energy-country", metavar="ISO3", help="add grams of CO2e, by this country's electricity, such as DEU")
     add("--energy-intensity", type=_intensity, metavar="G_PER_KWH", help="add grams of CO2e, by this intensity")
@@ -279,6 +306,9 @@ def _stacks(config: pytest.Config) -> tuple[Stack, ...]:
     Raises:
         UsageError: every engine's other Python is named, and so is one engine's.
     """
+    present_url, other_url = config.getoption("energy_endpoint"), config.getoption("energy_against_endpoint")
+    if present_url or other_url:
+        return _servers(config, present_url, other_url)
     present = Stack(
         pythons=dict(config.getoption("energy_python") or ()),
         arguments=_by_engine(config.getoption("energy_argument")),
@@ -295,6 +325,21 @@ def _stacks(config: pytest.Config) -> tuple[Stack, ...]:
     return present, Stack(side="against", pythons=pythons, arguments=arguments, engines=engines)
 
 
+def _servers(config: pytest.Config, present_url: str | None, other_url: str | None) -> tuple[Stack, ...]:
+    if present_url is None:
+        raise UsageError(
+            "--energy-against-endpoint names the other server: name the one under test, --energy-endpoint"
+        )
+    if present_url == other_url:
+        raise UsageError(f"--energy-endpoint and --energy-against-endpoint are both {present_url}")
+    for name in ("python", "argument", "against", "against_argument"):
+        if config.getoption(f"energy_{name}"):
+            option = name.replace("_", "-")
+            raise UsageError(f"--energy-{option} is about engines that are started, and a server serves them all")
+    present = Stack(endpoint=present_url)
+    return (present,) if other_url is None else (present, Stack(side="against", endpoint=other_url))
+
+
 def _by_engine(given: Sequence[tuple[str, str, Any]] | None) -> dict[str, dict[str, Any]]:
     arguments: dict[str, dict[str, Any]] = {}
     for engine, name, value in given or ():
@@ -306,6 +351,34 @@ def _at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of engine starts")
     return int(text)
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    try:
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        fits = False
+    if not fits or parts.query or parts.fragment:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no URL of an API: write one such as http://localhost:8000/v1"
+        )
+    if "@" in parts.netloc:  # it would stand in journals and reports
+        raise argparse.ArgumentTypeError(
+            "keep credentials out of the URL: set LLM_ENERGY_API_KEY to the server's key"
+        )
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
+
+
+def _endpoint(config: pytest.Config) -> dict[str, Any]:
+    """What the command line says about a server."""
+    url, gpus, model = (config.getoption(f"energy_endpoint{name}") for name in ("", "_gpus", "_model"))
+    if url is None and (gpus or model):
+        raise UsageError(
+            "--energy-endpoint-gpus and --energy-endpoint-model are of a server: give --energy-endpoint"
+        )
+    names = tuple(name.strip() for name in (gpus or "").split(",") if name.strip())
+    return {"endpoint_gpus": names, "endpoint_model": model}
 
 
 def _at_least_two(text: str) -> int:

@@ -73,6 +73,8 @@ def pytest_configure_node(node: Any) -> None:
     """Hand the detected host and the journal's place to an xdist worker."""
     session = node.config.stash[SESSION]
     if not session.options.replay:
+        if session.servers:
+            raise pytest.UsageError("two processes would drive the same endpoint: run energy tests on it with -n0")
         _prove_writable(session.journal)
     node.workerinput["llm_energy_host"] = msgspec.json.encode(session.host).decode()
     node.workerinput["llm_energy_journal"] = str(session.journal)
@@ -125,6 +127,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if full:
             config.hook.pytest_deselected(items=full)
             items[:] = [item for item in items if item not in full]
+    try:
+        _ = config.stash[SESSION].server_devices
+    except EnergyError as error:
+        raise pytest.UsageError(str(error)) from error
     by_case: dict[object, pytest.Item] = {}
     for item in items:
         if CASE in item.stash and (twin := by_case.setdefault(item.stash[CASE], item)) is not item:
@@ -263,7 +269,8 @@ def _cannot_run(session: EnergySession, item: pytest.Item) -> str | None:
     degree, devices = item.stash[DEGREE], len(session.host.devices)
     if key.gpu != "cpu" and degree > devices:
         return f"needs {degree} devices, this host has {devices}"
-    return None
+    on = len(session.server_devices) or (degree if session.host.devices else 0)
+    return session.not_servable(list(markers.scenarios(item)), devices=on)
 
 
 def _title(energy: EnergySession) -> str:

@@ -11,13 +11,17 @@ from pytest_llm_energy.hardware.catalogue import GpuSpec, catalogue
 from pytest_llm_energy.hardware.detection import Device, Host, detect
 from pytest_llm_energy.hardware.fingerprint import Fingerprint, fingerprint
 from pytest_llm_energy.hardware.leases import Leases
+from pytest_llm_energy.hardware.server import ServerProcesses, devices_named
+from pytest_llm_energy.hardware.strangers import Processes
 from pytest_llm_energy.measuring import Plan
 from pytest_llm_energy.metering.choice import choose_meter
 from pytest_llm_energy.metering.meter import Meter
 from pytest_llm_energy.options import EnergyConfig
 from pytest_llm_energy.reporting.live import Live
 from pytest_llm_energy.serving.pool import Engine, EnginePool
+from pytest_llm_energy.serving.running_server import RunningServer, why_not
 from pytest_llm_energy.serving.scenario import Scenario
+from pytest_llm_energy.serving.stack import Side
 from pytest_llm_energy.verdicts.journal import (
     SCHEMA,
     Journal,
@@ -105,6 +109,8 @@ class EnergySession:
     @cached_property
     def leases(self) -> Leases:
         """Devices that this process holds against all others of this host."""
+        if self.servers:  # whose processes are no strangers; the meter looks for others
+            return Leases(self.server_devices or self.host.devices, processes=lambda uuid: Processes())
         return Leases(self.host.devices)
 
     def lease(self, count: int, say: Callable[[str], None]) -> tuple[Device, ...]:
@@ -127,6 +133,36 @@ class EnergySession:
         if self.pool.empty and not self.leases.in_use:
             self.leases.release()
 
+    @cached_property
+    def servers(self) -> dict[Side, RunningServer]:
+        """The servers that serve every scenario, by stack, where such are named."""
+        if self.options.replay:
+            return {}
+        return {
+            stack.side: RunningServer(stack.endpoint, model=self.options.endpoint_model)
+            for stack in self.options.stacks
+            if stack.endpoint
+        }
+
+    @cached_property
+    def server_devices(self) -> tuple[Device, ...]:
+        """Devices that the servers are said to run on, empty where nothing is said.
+
+        Raises:
+            UsageError: this host has no such devices.
+        """
+        return devices_named(self.host.devices, self.options.endpoint_gpus) if self.servers else ()
+
+    def as_served(self, scenario: Scenario, side: Side) -> Scenario:
+        """The scenario as the server of a stack serves it, or as it is where engines are started.
+
+        Raises:
+            EngineError: the server does not answer, or it is not plain which of its models is meant.
+            ScenarioError: the server's model has too short a context.
+        """
+        server = self.servers.get(side)
+        return server.serve(scenario) if server else scenario
+
     def meter(self, devices: Sequence[Device]) -> Meter:
         """The meter of these devices; what is recorded from now on was measured on them.
 
@@ -144,10 +180,15 @@ class EnergySession:
 
         Raises:
             MeterError: this host cannot meter.
+            EngineError: the server that is to serve does not answer.
         """
         key = tuple(devices)
         if key not in self._meters:
-            self._meters[key] = choose_meter(self.options.meter, devices)
+            urls = [server.url for server in self.servers.values()]
+            served_by = [server.describe() for server in self.servers.values()]
+            processes = ServerProcesses(*urls) if urls else None
+            self._meters[key] = choose_meter(self.options.meter, devices, server=processes)
+            self._meters[key].source = "; ".join([self._meters[key].source, *served_by])
         return self._meters[key]
 
     @property
@@ -178,6 +219,14 @@ class EnergySession:
         self._meters.clear()
         if self._segment is not None:
             self._segment.close()
+
+    def not_servable(self, scenarios: Sequence[Scenario], *, devices: int) -> str | None:
+        """Why these scenarios of a case cannot be served here: by the server that is named, or without one."""
+        if self.servers:
+            return why_not(scenarios, devices=devices)
+        if any(scenario.engine == "openai" for scenario in scenarios):
+            return "engine 'openai' is a server that runs already: name it with --energy-endpoint URL"
+        return None
 
     def _open_journal(self, meter: Meter, devices: Sequence[Device]) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -35,7 +35,8 @@ class SimulatedSession:
         self.opened(when=when, boards=("simulated-board",))
         stack = {"transformers": "5.0" if when < "2026-02" else "5.1"}
         self._segment.write(Started(start="main-1", engine="{}", seconds=1.0, stack=stack))
-        self._segment.write(Started(start="main-2", engine="{}", seconds=1.0, stack={"transformers": "4.0"}))
+        if against is not None:
+            self._segment.write(Started(start="main-2", engine="{}", seconds=1.0, stack={"transformers": "4.0"}))
 
     def opened(self, *, when: str, boards: tuple[str, ...]) -> "SimulatedSession":
         """Go on with these boards."""

@@ -4,17 +4,19 @@ from collections.abc import Callable, Sequence
 
 from pytest_llm_energy.errors import UsageError
 from pytest_llm_energy.hardware.detection import Device
+from pytest_llm_energy.hardware.server import ServerProcesses
 from pytest_llm_energy.metering.meter import Meter
 
 METERS = ("auto", "nvml", "rapl", "codecarbon")
 
 
-def choose_meter(name: str, devices: Sequence[Device]) -> Meter:
+def choose_meter(name: str, devices: Sequence[Device], *, server: ServerProcesses | None = None) -> Meter:
     """Make the meter of that name; ``auto`` takes the most exact one this host has.
 
     Args:
         name: one of METERS.
         devices: leased GPUs, empty on a host without.
+        server: what serves there beside this process and its descendants, None where nothing does.
 
     Raises:
         UsageError: the name is unknown, or the meter is not of what the work runs on.
@@ -31,7 +33,12 @@ def choose_meter(name: str, devices: Sequence[Device]) -> Meter:
         name = _most_exact(devices)
     if name not in makers:
         raise UsageError(f"unknown meter {name!r}; known: {', '.join(METERS)}")
-    return makers[name]()
+    meter = makers[name]()
+    if server is not None:
+        from pytest_llm_energy.metering.server import meter_server
+
+        meter_server(meter, server)
+    return meter
 
 
 def _most_exact(devices: Sequence[Device]) -> str:

@@ -3,12 +3,15 @@
 ``pue`` is 1: joules of the device, not of the building.
 """
 
+import contextlib
 import logging
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import Any, Protocol
+
+import psutil
 
 from pytest_llm_energy.errors import MeterError
 
@@ -77,6 +80,21 @@ def name_and_version() -> str:
     return f"CodeCarbon {version('codecarbon')}"
 
 
+class _Joined(psutil.Process):
+    """This process, with others for children beside its own."""
+
+    def __init__(self, others: Callable[[], Iterable[int]]) -> None:
+        super().__init__()
+        self._others = others
+
+    def children(self, recursive: bool = False) -> list[psutil.Process]:
+        found = super().children(recursive)
+        for pid in self._others():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(pid))
+        return found
+
+
 class Tasks:
     """The tasks of a tracker, of which it has one at a time."""
 
@@ -101,6 +119,20 @@ class Tasks:
         name = f"window-{self._count}"
         self._tracker.start_task(name)
         return name
+
+    def follow(self, others: Callable[[], Iterable[int]]) -> None:
+        """Count the processor time of other processes too, in process mode.
+
+        CodeCarbon 3.3 has no option for it: its CPU asks the process it tracks for its children.
+
+        Raises:
+            MeterError: this version keeps that process elsewhere.
+        """
+        parts = [part for part in getattr(self._tracker, "_hardware", ()) if hasattr(part, "_process")]
+        if not parts:
+            raise MeterError(f"{name_and_version()} cannot be told to meter a server's processes: install 3.3")
+        for part in parts:
+            part._process = _Joined(others)
 
     def stop(self, name: str) -> Task | None:
         """End a task; None where CodeCarbon returned none. The next may start."""

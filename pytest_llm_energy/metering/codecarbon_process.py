@@ -6,6 +6,7 @@ gigabyte.
 """
 
 import contextlib
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import psutil
@@ -16,6 +17,15 @@ from pytest_llm_energy.metering.meter import Invalid, Reading, no_energy
 
 CLOCK_TICK_SECONDS = 0.01
 """Resolution of a process's CPU time in /proc (USER_HZ = 100)."""
+
+Others = Callable[[], Iterable[int]]
+"""Ids of processes that are metered beside this one and its descendants, as they are now."""
+
+
+def nobody() -> tuple[int, ...]:
+    """No others."""
+    return ()
+
 
 TIMES_READ = 4
 """User and system time, at either end of a window: each is cut off to a whole tick."""
@@ -44,6 +54,15 @@ class CodeCarbonProcessMeter:
             raise MeterError(f"this host has no GPU counter and no readable RAPL to meter by: {error}") from error
         self._tasks = Tasks(make)
         self.source = f"{name_and_version()}, process mode, CPU's share, pue 1"
+        self._others: Others = nobody
+
+    def follow(self, others: Others) -> None:
+        """Meter other processes too: a server that was here before.
+
+        Args:
+            others: their ids, as they are now.
+        """
+        self._others = others
 
     def open(self) -> "_ProcessWindow":
         """Start a task.
@@ -51,25 +70,28 @@ class CodeCarbonProcessMeter:
         Raises:
             MeterError: a window is open already; CodeCarbon has one task at a time.
         """
-        return _ProcessWindow(self._tasks, self._tasks.start())
+        if self._others is not nobody:
+            self._tasks.follow(self._others)
+        return _ProcessWindow(self._tasks, self._tasks.start(), self._others)
 
     def shutdown(self) -> None:
         """Nothing runs between windows: tasks end with them, and the tracker's timers are daemons."""
 
 
 class _ProcessWindow:
-    def __init__(self, tasks: Tasks, name: str) -> None:
+    def __init__(self, tasks: Tasks, name: str, others: Others) -> None:
         self._tasks = tasks
         self._name = name
-        self._before = ProcessorTime.now()
-        self._processes = _own_processes()
+        self._others = others
+        self._before = ProcessorTime.now(others)
+        self._processes = _own_processes(others)
 
     def abandon(self) -> None:
         self._tasks.abandon(self._name)
 
     def close(self, started: float, ended: float) -> Reading:
-        changed = self._processes != _own_processes()
-        disturbed = self._before.disturbance(ProcessorTime.now())
+        changed = self._processes != _own_processes(self._others)
+        disturbed = self._before.disturbance(ProcessorTime.now(self._others))
         task = self._tasks.stop(self._name)
         seconds = ended - started
         joules = task.cpu_energy * JOULES_PER_KWH if task is not None else 0.0
@@ -112,13 +134,13 @@ class ProcessorTime(NamedTuple):
     others: float
 
     @classmethod
-    def now(cls) -> "ProcessorTime":
-        """Read it."""
+    def now(cls, also_ours: Others) -> "ProcessorTime":
+        """Read it, with some processes beside this one and its descendants that are no others."""
         times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
         guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # in user and nice already
         capacity = sum(times) - guests
-        return cls(capacity, capacity - idle - _own_seconds())
+        return cls(capacity, capacity - idle - _own_seconds(also_ours))
 
     def disturbance(self, later: "ProcessorTime") -> tuple[Invalid, ...]:
         """Whether others took so much since that the work was disturbed."""
@@ -129,17 +151,17 @@ class ProcessorTime(NamedTuple):
         return (Invalid("foreign-load", f"other processes took {share:.0%} of the processor in the window"),)
 
 
-def _own_seconds() -> float:
-    """Processor time of this process and its descendants."""
+def _own_seconds(also: Others) -> float:
+    """Processor time of this process, its descendants, and others that are metered with it."""
     seconds = 0.0
-    for pid in _own_processes():
+    for pid in _own_processes(also):
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             times = psutil.Process(pid).cpu_times()
             seconds += times.user + times.system
     return seconds
 
 
-def _own_processes() -> frozenset[int]:
-    """This process and its descendants."""
+def _own_processes(also: Others) -> frozenset[int]:
+    """This process, its descendants, and others that are metered with it."""
     own = psutil.Process()
-    return frozenset((own.pid, *(child.pid for child in own.children(recursive=True))))
+    return frozenset((own.pid, *(child.pid for child in own.children(recursive=True)), *also()))

@@ -1,8 +1,9 @@
 """What on a device makes a window invalid, whatever its counter says."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+from pytest_llm_energy.hardware.strangers import strangers_to_this_process
 from pytest_llm_energy.metering.meter import Invalid
 from pytest_llm_energy.metering.witness import Record
 
@@ -52,3 +53,17 @@ def witnessed(nvml: Any, records: Mapping[str, Record]) -> list[Invalid]:
     if events & nvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown:
         found.append(Invalid("power-brake", "the host's power brake slowed a device: check the power supply"))
     return found
+
+
+def strangers_beside(served_by: Callable[[], Collection[int]]) -> Strangers:
+    """Strangers to this process that are none of a server's either.
+
+    Args:
+        served_by: the server's process ids, as they are now.
+    """
+
+    def strangers(pids: Iterable[int]) -> list[int]:
+        served = served_by()
+        return [pid for pid in strangers_to_this_process(pids) if pid not in served]
+
+    return strangers

@@ -30,6 +30,7 @@ class Engine:
         load_seconds: from the request to load until the engine was ready.
         stack: what serves, by name: versions, environment, arguments.
         side: which of two stacks it belongs to.
+        endpoint: URL of the server that serves, None where the worker does.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Engine:
     ) -> None:
         self.start = start
         self.side = stack.side
+        self.endpoint = stack.endpoint
         self._arguments = stack.arguments.get(scenario.engine, {})
         self.load_seconds = 0.0
         self.stack: dict[str, str] = {}
@@ -70,6 +72,7 @@ class Engine:
             "draft": msgspec.to_builtins(draft),
             "limits": scenario.limits,
             "arguments": self._arguments,
+            "endpoint": self.endpoint,
         }
         done = self._ask(request, say)
         self.load_seconds = done.seconds or 0.0
@@ -144,6 +147,12 @@ class EnginePool:
     def engine(self, scenario: Scenario, devices: Sequence[Device], say: Say, *, stack: Stack = PRESENT) -> Engine:
         """The engine for a scenario on a stack, started if need be.
 
+        Args:
+            scenario: what is to be served.
+            devices: what the worker may use.
+            say: told each stage of loading.
+            stack: where it runs.
+
         Raises:
             OutOfMemoryError: it does not fit beside what is on the devices.
             EngineError: it cannot be loaded; whatever was started is ended.
@@ -153,7 +162,9 @@ class EnginePool:
         if engine is not None and engine.alive:
             return engine
         start = f"{self._name}-{next(self._numbers)}"
-        title = f"engine {scenario.engine} with {scenario.preset.name}"
+        title = f"engine {scenario.engine} with {scenario.preset.name}" + (
+            f" at {stack.endpoint}" if stack.endpoint else ""
+        )
         python = stack.python(scenario.engine)
         worker = WorkerProcess(python=python, environment=_environment(devices), name=title)
         engine = Engine(scenario, worker, stack=stack, start=start, deadline=self._deadline)
@@ -171,12 +182,12 @@ class EnginePool:
         self._end([key for key in self._engines if (key[0], key[2]) == (scenario.engine_key, side)])
 
     def retain(self, keys: Collection[str]) -> None:
-        """End every engine, of either side, whose key is not among these."""
-        self._end([key for key in self._engines if key[0] not in keys])
+        """End every engine, of either side, whose key is not among these; clients of a server stay."""
+        self._end([key for key, engine in self._engines.items() if key[0] not in keys and engine.endpoint is None])
 
     def close(self) -> None:
         """End every engine."""
-        self.retain(())
+        self._end(list(self._engines))
 
     def _end(self, keys: Iterable[EngineKey]) -> None:
         for key in keys:

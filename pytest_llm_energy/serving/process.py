@@ -255,11 +255,10 @@ def _living_members(group: int) -> bool:
 def _modules() -> dict[str, object]:
     """The worker's modules by name: their sources, where they lie here, and the data beside them."""
     here = Path(__file__).parent
-    files = {f"{PACKAGE}": here / "__init__.py", f"{PACKAGE}.worker": here / "worker.py"}
-    files[f"{PACKAGE}.engines"] = here / "engines" / "__init__.py"
-    for path in sorted((here / "engines").glob("*.py")):
-        if path.stem != "__init__":
-            files[f"{PACKAGE}.engines.{path.stem}"] = path
+    files = {
+        ".".join([PACKAGE, *path.relative_to(here).with_suffix("").parts]).removesuffix(".__init__"): path
+        for path in sorted(here.rglob("*.py"))
+    }
     return {
         "sources": {name: path.read_text() for name, path in files.items()},
         "files": {name: str(path) for name, path in files.items()},

@@ -71,8 +71,8 @@ class Speculation(msgspec.Struct, frozen=True, kw_only=True):
         return self.draft
 
 
-ENGINES = ("transformers", "vllm")
-"""Engines that ``serving/engines`` drives."""
+ENGINES = ("transformers", "vllm", "openai")
+"""Engines that ``serving/engines`` drives; ``openai`` is a server that runs already, over its API."""
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -91,6 +91,9 @@ ENGINE_FIELDS = (
 
 OPTIONAL_FIELDS = ("enforce_eager", "speculation")
 """Left out of an identity where they have their defaults, so that journals from before them compare."""
+
+SERVER_FIELDS = ("weights", "dtype", "torch_compile", "tensor_parallel_size", "enforce_eager", "speculation")
+"""What a server that runs already was started with: a scenario of engine ``openai`` leaves them alone."""
 
 SHAPE_FIELDS = ("batch_size", "input_tokens", "output_tokens")
 
@@ -164,6 +167,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
                 self.speculation is None, "engine 'transformers' serves without speculation: use engine='vllm'"
             )
             return
+        if self.engine == "openai":
+            stated = [name for name in SERVER_FIELDS if getattr(self, name) != _DEFAULTS[name]]
+            _require(not stated, f"engine 'openai' is a server that runs already: {stated} is its own")
+            _require(not isinstance(self.decoding, Beam), "engine 'openai': the API has no beam search")
+            return
         _require(not self.torch_compile, "engine 'vllm' compiles by itself: enforce_eager=True turns that off")
         _require(self.weights != "packaged", "engine 'vllm' serves 'dummy' and 'hub' weights")
         if self.speculation is not None:
@@ -192,12 +200,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     def identity(self) -> Identity:
         """Every field as plain JSON; the model by name and by what differs from its preset."""
         fields: Identity = msgspec.to_builtins(self)
-        fields["model"] = _named(self.preset)
+        fields["model"] = self.preset.name if self.engine == "openai" else _named(self.preset)
         if self.speculation is not None:
             fields["speculation"]["draft"] = _named(self.speculation.preset)
-        for name in OPTIONAL_FIELDS:
-            if not fields[name]:
-                del fields[name]
+        absent = SERVER_FIELDS if self.engine == "openai" else [n for n in OPTIONAL_FIELDS if not fields[n]]
+        for name in absent:
+            del fields[name]
         return fields
 
     @property
@@ -235,6 +243,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.preset.name} {self.batch_size}x({self.input_tokens}+{self.output_tokens})"
 
 
+_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Scenario)}
 LEAST_CONTEXT_TOKENS = 2048
 LEAST_BATCH_SIZE = 256
 """vLLM's own default on small devices for the most requests served at once."""

@@ -20,12 +20,14 @@ class Stack:
         pythons: command prefix that runs a Python, by engine; pytest's own for an engine not named.
         arguments: engine arguments on top of those that a scenario asks for, by engine.
         engines: engines that this stack serves; None for all.
+        endpoint: URL of a server that serves every scenario, None where engines are started.
     """
 
     side: Side = "present"
     pythons: Mapping[str, Sequence[str]] = field(default_factory=dict)
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     engines: frozenset[str] | None = None
+    endpoint: str | None = None
 
     def serves(self, engine: str) -> bool:
         """Whether scenarios of an engine are measured on this stack."""
@@ -37,7 +39,12 @@ class Stack:
 
     def lacks(self, engine: str) -> bool:
         """Whether pytest's own Python would have to serve an engine, and has it not."""
-        return self.serves(engine) and engine not in self.pythons and importlib.util.find_spec(engine) is None
+        return (
+            self.endpoint is None
+            and self.serves(engine)
+            and engine not in self.pythons
+            and importlib.util.find_spec(engine) is None
+        )
 
     def says(self, engine: str) -> str:
         """The stack of an engine in words: its Python and its arguments."""

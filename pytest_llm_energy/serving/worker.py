@@ -76,7 +76,9 @@ class Worker:
                 f"that has it: --energy-python {identity['engine']}=COMMAND (--energy-against for the other stack)"
             ) from error
         self._engine = module.Engine(request, self._stage)
-        return {"seconds": time.monotonic() - started, "stack": settings | _versions(self._engine.packages)}
+        # An engine that is a client knows of the server's stack; its own interpreter does not matter.
+        stack = getattr(self._engine, "stack", None) or settings | _versions(self._engine.packages)
+        return {"seconds": time.monotonic() - started, "stack": stack}
 
     def _prepare(self, work: dict[str, Any]) -> dict[str, Any]:
         self._engine.prepare(work)

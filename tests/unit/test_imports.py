@@ -60,8 +60,9 @@ def test_only_hardware_and_the_nvml_meter_touch_nvml_and_only_engines_touch_torc
 
 def test_a_worker_needs_the_standard_library_alone() -> None:
     standard = sys.stdlib_module_names
-    roots = {module.split(".")[0] for module in imports(PACKAGE / "serving" / "worker.py")}
-    assert roots <= standard
+    for name in ("worker.py", "endpoint.py", "fresh_prompts.py"):
+        roots = {module.split(".")[0] for module in imports(PACKAGE / "serving" / name)}
+        assert roots <= standard, name
     for engine in (PACKAGE / "serving" / "engines").glob("*.py"):
         roots = {module.split(".")[0] for module in imports(engine)}
         assert roots <= standard | {"torch", "transformers", "vllm"}, engine.name

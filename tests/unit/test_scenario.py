@@ -130,7 +130,7 @@ def test_a_vllm_start_serves_all_batches_and_lengths_up_to_its_limits() -> None:
         "cache_tokens": 2**17,
         "usual_cache_tokens": 2**17,
     }
-    assert served.replace(batch_size=256).limits["cache_tokens"] == 2**18
+    assert served.replace(batch_size=256, input_tokens=900).limits["cache_tokens"] == 2**18
 
 
 def test_scenarios_are_named_by_what_they_differ_in() -> None:
