@@ -16,7 +16,7 @@ from pytest_llm_energy.serving.scenario import Arms, Scenario, distinct_names
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.verdicts.baselines import Baseline, Published, read_baseline, read_published
 from pytest_llm_energy.verdicts.claims import Claim
-from pytest_llm_energy.verdicts.journal import Checked, Ran, Troubled, Windowed
+from pytest_llm_energy.verdicts.journal import Checked, Ended, Ran, Troubled, Windowed
 from pytest_llm_energy.verdicts.judge import Conditions, judge, judge_recorded
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Metered, Run, counting
 from pytest_llm_energy.verdicts.rows import Row
@@ -97,6 +97,8 @@ class EnergyMeter:
     _stack: dict[str, str] = field(default_factory=dict)
     _readings: list[Reading] = field(default_factory=list)
     starts: dict[str, float] = field(default_factory=dict)
+    _begun: float = field(default_factory=time.monotonic)
+    _starting_seconds: float = 0.0
 
     @property
     def metered(self) -> Metered:
@@ -204,11 +206,12 @@ class EnergyMeter:
         Raises:
             EnergyError: the case ended in an error when it was measured, or nothing valid was.
         """
-        assert self._session.replayed is not None
-        self._readings = self._session.replayed.readings_of(self._key)
-        self.starts = self._session.replayed.starts_of(self._key)
+        journal = self._session.recorded(self._key)
+        assert journal is not None
+        self._readings = journal.readings_of(self._key)
+        self.starts = journal.starts_of(self._key)
         self.rows += judge_recorded(
-            self._session.replayed,
+            journal,
             self._key,
             baseline=self._baseline,
             published=self._published,
@@ -218,9 +221,16 @@ class EnergyMeter:
 
     def trouble(self, says: str) -> None:
         """Record that the case ended in an error; what cannot be written is in the report all the same."""
-        if not self._session.replayed:
+        if not self._session.recorded(self._key):
             with suppress(JournalError):
                 self._session.record(Troubled(key=self._key, says=says))
+
+    def ended(self) -> None:
+        """Record that the body ran to its end; a case whose end cannot be written is measured anew by a resume."""
+        if not self._session.recorded(self._key):
+            seconds = time.monotonic() - self._begun - self._starting_seconds
+            with suppress(JournalError):
+                self._session.record(Ended(key=self._key, seconds=seconds))
 
     def _measure(
         self, things: dict[str, Scenario] | dict[str, Callable[[], object]], *, control: str | None
@@ -257,9 +267,11 @@ class EnergyMeter:
     def _work(self, name: str, thing: Scenario | Callable[[], object]) -> Work:
         if not isinstance(thing, Scenario):
             return CallableWork(name, thing)
+        asked = time.monotonic()
         engine = self._session.pool.engine(
             thing, self.gpu_model.devices, lambda stage: self._say(f"loading {name}: {stage}")
         )
+        self._starting_seconds += time.monotonic() - asked
         self._stack |= engine.stack
         self.starts[engine.start] = engine.load_seconds
         return EngineWork(name, thing, engine, self._say)
@@ -285,7 +297,9 @@ METER = pytest.StashKey[EnergyMeter]()
 def gpu_model(request: pytest.FixtureRequest) -> GpuModel:
     """The accelerator this test runs on: its specification, and the devices leased to the test."""
     session = request.config.stash[SESSION]
-    devices = () if session.replayed else session.host.devices[: request.node.stash[DEGREE]]
+    devices = (
+        () if session.recorded(request.node.stash[CASE]) else session.host.devices[: request.node.stash[DEGREE]]
+    )
     return GpuModel(session.spec, devices)
 
 
@@ -302,7 +316,7 @@ def energy_meter(request: pytest.FixtureRequest, gpu_model: GpuModel) -> EnergyM
         _baseline=read_baseline(session.options.baselines, key.gpu, key.finding),
         _published=read_published(session.options.baselines, key.finding),
     )
-    if not session.replayed:
-        session.meter(gpu_model.devices)
+    if not session.recorded(key):
+        session.begin(key, gpu_model.devices)
     request.node.stash[METER] = meter
     return meter

@@ -37,7 +37,8 @@ class EnergyConfig:
         default_budget: where those have none either.
         baselines: folder of the baseline files.
         journal: where the journal is written.
-        replay: journal to judge instead of measuring, None to measure.
+        replay: journals to judge, as one, instead of measuring; empty to measure.
+        resume: journal of a run that was cut, to go on with; None to begin anew.
         report: Markdown file to write, None for none.
         meter: one of METERS.
         runs: metered windows per arm, None for the GPU model's default.
@@ -52,7 +53,8 @@ class EnergyConfig:
     default_budget: float
     baselines: Path
     journal: Path | None
-    replay: Path | None
+    replay: tuple[Path, ...]
+    resume: Path | None
     report: Path | None
     meter: str
     runs: int | None
@@ -76,6 +78,10 @@ class EnergyConfig:
             value = option(name)
             return None if value is None else config.invocation_params.dir / value
 
+        if option("replay") and option("resume"):
+            raise UsageError(
+                "--energy-replay measures nothing, and --energy-resume what is missing: give one of them"
+            )
         baselines = config.getini("energy_baselines") or "baselines"
         return cls(
             gate=option("gate") or _ini_gate(config.getini("energy_gate") or "on"),
@@ -83,7 +89,8 @@ class EnergyConfig:
             default_budget=_from_ini(config, "energy_budget", percentage) or DEFAULT_BUDGET,
             baselines=path("baselines") or config.rootpath / baselines,
             journal=path("journal"),
-            replay=path("replay"),
+            replay=tuple(config.invocation_params.dir / name for name in option("replay") or ()),
+            resume=path("resume"),
             report=path("report"),
             meter=option("meter") or "auto",
             runs=option("runs"),
@@ -108,7 +115,13 @@ def add_options(parser: pytest.Parser) -> None:
     )
     add("--energy-baselines", metavar="DIR", help="folder of baselines (default: ROOTDIR/baselines)")
     add("--energy-journal", metavar="FILE", help="journal to write (default: ROOTDIR/.llm-energy/TIME.jsonl)")
-    add("--energy-replay", metavar="JOURNAL", help="judge a journal; no body, engine or GPU is needed")
+    add(
+        "--energy-replay",
+        action="append",
+        metavar="JOURNAL",
+        help="judge a journal; no body, engine or GPU is needed (given several times: as one, such as all shards')",
+    )
+    add("--energy-resume", metavar="JOURNAL", help="go on where the run of this journal was cut, in a new journal")
     add("--energy-report", metavar="FILE.md", help="write the tables as Markdown")
     add("--energy-meter", choices=METERS, help="how joules are metered (default: auto, the most exact one)")
     add("--energy-runs", type=_at_least_two, metavar="N", help="windows per arm (default: 3; on a CPU 5)")

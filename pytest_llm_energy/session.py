@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_llm_energy import __version__
+from pytest_llm_energy.errors import UsageError
 from pytest_llm_energy.hardware.catalogue import GpuSpec, catalogue
 from pytest_llm_energy.hardware.detection import Device, Host, detect
 from pytest_llm_energy.hardware.fingerprint import Fingerprint, fingerprint
@@ -19,6 +20,7 @@ from pytest_llm_energy.serving.pool import Engine, EnginePool
 from pytest_llm_energy.serving.scenario import Scenario
 from pytest_llm_energy.verdicts.journal import (
     SCHEMA,
+    Began,
     Journal,
     Opened,
     Record,
@@ -27,6 +29,8 @@ from pytest_llm_energy.verdicts.journal import (
     read_journal,
     segments_folder,
 )
+from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.pieces import carry, differing, read_journals
 
 CPU_PLAN = Plan(runs=5, window_seconds=0.5)
 """On a shared CPU more, shorter windows: noise there comes in bursts that interleaving spreads over the arms."""
@@ -42,16 +46,19 @@ class EnergySession:
         options: what the command line says.
         live: tells the terminal what is going on.
         journal: path of the journal this run writes.
+        id: of the suite run, the same in all its processes.
         begun: monotonic seconds at which this process was configured.
     """
 
-    def __init__(self, options: EnergyConfig, live: Live, *, process: str, journal: Path) -> None:
+    def __init__(self, options: EnergyConfig, live: Live, *, process: str, journal: Path, id: str) -> None:
         self.options = options
         self.live = live
         self.journal = journal
+        self.id = id
         self.begun = time.monotonic()
         self._process = process
         self._meters: dict[tuple[Device, ...], Meter] = {}
+        self._openings: dict[tuple[Device, ...], str] = {}
         self._segment: Segment | None = None
         self._known_host: Host | None = None
 
@@ -66,8 +73,41 @@ class EnergySession:
 
     @cached_property
     def replayed(self) -> Journal | None:
-        """The journal to judge instead of measuring."""
-        return read_journal(self.options.replay) if self.options.replay else None
+        """The journals to judge, as one, instead of measuring."""
+        return read_journals(self.options.replay) if self.options.replay else None
+
+    @cached_property
+    def resumed(self) -> Journal | None:
+        """The journal that this run goes on with."""
+        return read_journal(self.options.resume) if self.options.resume else None
+
+    def recorded(self, key: CaseKey) -> Journal | None:
+        """The journal to judge a case from; None for a case to measure."""
+        finished = self.resumed is not None and key in self.resumed.finished
+        return self.resumed if finished else self.replayed
+
+    def carry_over(self) -> None:
+        """Begin the journal with the finished cases of the one that is resumed, if any.
+
+        Raises:
+            UsageError: this host, or what meters here, is another.
+            MeterError: this host cannot meter.
+            JournalError: the journal cannot be written.
+        """
+        if self.resumed is None:
+            return
+        devices = self.host.devices[:1]
+        meter = choose_meter(self.options.meter, devices)
+        try:
+            differs = differing(self.resumed.opened, self._opened(meter, devices))
+        finally:
+            meter.shutdown()
+        if differs:
+            raise UsageError(
+                f"{self.resumed.path} cannot be resumed here: {'; '.join(differs)}; resume it where it was begun, "
+                "or measure anew without --energy-resume"
+            )
+        carry(self.resumed, self.journal)
 
     @property
     def spec(self) -> GpuSpec:
@@ -94,7 +134,7 @@ class EnergySession:
     def pool(self) -> EnginePool:
         """Engines of this process."""
         return EnginePool(
-            name=self._process,
+            name=f"{self.id}-{self._process}",
             deadline=self.options.deadline_seconds,
             on_start=self._engine_started,
             pythons=self.options.pythons,
@@ -109,14 +149,25 @@ class EnergySession:
         key = tuple(devices)
         if key not in self._meters:
             self._meters[key] = choose_meter(self.options.meter, devices)
-            self._open_journal(self._meters[key], devices)
+            opened = self._opened(self._meters[key], devices)
+            self._openings[key] = opened.opening
+            self.record(opened)
         return self._meters[key]
 
-    @property
-    def source(self) -> str | None:
-        """What metered, in words; None before anything was."""
-        if self.replayed:
-            return self.replayed.opened.source
+    def begin(self, key: CaseKey, devices: Sequence[Device]) -> None:
+        """Record that a case begins to measure on these devices.
+
+        Raises:
+            MeterError: this host cannot meter.
+            JournalError: it cannot be written.
+        """
+        self.meter(devices)
+        self.record(Began(key=key, opening=self._openings[tuple(devices)]))
+
+    def source(self, key: CaseKey) -> str | None:
+        """What metered a case, in words; None before anything was."""
+        if recorded := self.recorded(key):
+            return recorded.opened_for(key).source
         return ", ".join(sorted({meter.source for meter in self._meters.values()})) or None
 
     def record(self, record: Record) -> None:
@@ -139,19 +190,18 @@ class EnergySession:
         if self._segment is not None:
             self._segment.close()
 
-    def _open_journal(self, meter: Meter, devices: Sequence[Device]) -> None:
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self.record(
-            Opened(
-                schema=SCHEMA,
-                when=now,
-                version=__version__,
-                gpu=self.spec.key,
-                gpu_name=self.spec.name,
-                method=meter.method,
-                source=meter.source,
-                fingerprint=self.fingerprint(devices),
-            )
+    def _opened(self, meter: Meter, devices: Sequence[Device]) -> Opened:
+        return Opened(
+            schema=SCHEMA,
+            when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            version=__version__,
+            gpu=self.spec.key,
+            gpu_name=self.spec.name,
+            method=meter.method,
+            source=meter.source,
+            fingerprint=self.fingerprint(devices),
+            session=self.id,
+            opening=f"{self.id}-{self._process}-{len(self._openings) + 1}",
         )
 
     def _engine_started(self, engine: Engine, scenario: Scenario) -> None:

@@ -9,21 +9,42 @@ from pytest_llm_energy.metering.meter import Invalid, Reading
 from pytest_llm_energy.serving.scenario import Served
 from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.claims import Claim
-from pytest_llm_energy.verdicts.journal import SCHEMA, Checked, Opened, Ran, Segment, Started, read_journal
+from pytest_llm_energy.verdicts.journal import (
+    SCHEMA,
+    Began,
+    Checked,
+    Ended,
+    Opened,
+    Ran,
+    Segment,
+    Started,
+    read_journal,
+)
 from pytest_llm_energy.verdicts.measured import CaseKey, Run
 
 WINDOW_SECONDS = 2.5
 
 
 class SimulatedSession:
-    """Writes a journal as a run on that GPU would have; three runs spread by ``noise``, one standard deviation."""
+    """Writes a journal as a run on that GPU would have; three runs spread by ``noise``, one standard deviation.
+
+    What began at the same time is of one suite run.
+    """
 
     def __init__(
-        self, path: Path, *, gpu: str = "h200", when: str = "2026-01-01T00:00:00+00:00", noise: float = 0.002
+        self,
+        path: Path,
+        *,
+        gpu: str = "h200",
+        when: str = "2026-01-01T00:00:00+00:00",
+        noise: float = 0.002,
+        board: str = "simulated-board",
     ) -> None:
         self.path = path
         self._gpu = gpu
         self._noise = noise
+        self._process = f"{when}-{path.stem}"
+        self._start = f"{self._process}-1"
         self._segment = Segment(path)
         self._segment.write(
             Opened(
@@ -37,13 +58,15 @@ class SimulatedSession:
                 fingerprint=Fingerprint(
                     identity={"gpu": gpu.upper(), "power_limit_watts": 700.0},
                     state={"driver": "simulated"},
-                    boards=("simulated-board",),
+                    boards=(board,),
                 ),
                 simulated=True,
+                session=when,
+                opening=self._process,
             )
         )
         stack = {"transformers": "5.0" if when < "2026-02" else "5.1"}
-        self._segment.write(Started(start="main-1", engine="{}", seconds=1.0, stack=stack))
+        self._segment.write(Started(start=self._start, engine="{}", seconds=1.0, stack=stack))
 
     def case(
         self,
@@ -55,17 +78,22 @@ class SimulatedSession:
         runs: int = 3,
         invalid: bool = False,
         series: bool = False,
+        seconds: float = 10.0,
+        cut: bool = False,
     ) -> "SimulatedSession":
-        """Record a case: the scenario and the true joules per token of each arm."""
+        """Record a case: the scenario and the true joules per token of each arm; ``cut`` leaves out its end."""
         key = CaseKey(gpu=self._gpu, finding=finding, case=case)
+        self._segment.write(Began(key=key, opening=self._process))
         for number in range(runs):
             for position, (arm, (scenario, joules)) in enumerate(levels.items()):
                 sign = 1 if position % 2 else -1
                 level = joules * (1 + sign * (number % 3 - 1) * self._noise)
-                run = _run(scenario, level, number, invalid=invalid)
+                run = _run(scenario, level, number, start=self._start, invalid=invalid)
                 self._segment.write(Ran(key=key, series=0, arm=arm, identity=scenario.identity(), run=run))
         control = None if series else list(levels)[-1]
         self._segment.write(Checked(key=key, series=0, tp=1, arms=tuple(levels), control=control, claim=claim))
+        if not cut:
+            self._segment.write(Ended(key=key, seconds=seconds))
         return self
 
     def bless(self, folder: Path, reason: str = "first measurement") -> None:
@@ -73,12 +101,12 @@ class SimulatedSession:
         bless(read_journal(self.path), folder, reason=reason)
 
 
-def _run(scenario: Scenario, joules: float, number: int, *, invalid: bool) -> Run:
+def _run(scenario: Scenario, joules: float, number: int, *, start: str, invalid: bool) -> Run:
     tokens = scenario.output_tokens * scenario.batch_size
     total = joules * tokens
     reasons = (Invalid("no-energy", "the counter stood still: is the driver alive?"),) if invalid else ()
     return Run(
-        start="main-1",
+        start=start,
         round=number,
         reading=Reading(
             joules=0.0 if invalid else total,

@@ -87,7 +87,7 @@ def judge_recorded(
                 why = journal.why_invalid(check, arm.name)
                 raise MeasurementError(f"{key}: arm {arm.name!r} has no valid run: {why}")
         conditions = Conditions(
-            fingerprint=journal.opened.fingerprint,
+            fingerprint=journal.opened_for(key).fingerprint,
             stack=journal.stack(measured),
             baseline=baseline,
             published=published,
