@@ -21,6 +21,7 @@ from pytest_llm_energy.outcomes import OUTCOMES, Outcomes
 from pytest_llm_energy.reporting import summary
 from pytest_llm_energy.reporting.live import Live, LogLines, Silent, StatusLine, Uncaptured
 from pytest_llm_energy.session import EnergySession
+from pytest_llm_energy.sharding import Shards
 from pytest_llm_energy.verdicts.journal import has_segments, segments_folder
 
 __all__ = ["energy_meter", "gpu_model"]
@@ -56,6 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
         session.know_host(msgspec.json.decode(handed["llm_energy_host"], type=Host))
     try:
         _ = session.replayed, session.resumed
+        if energy.shard:
+            config.pluginmanager.register(Shards(session, *energy.shard), "llm-energy-shards")
     except EnergyError as error:
         raise pytest.UsageError(str(error)) from error
     if not handed and energy.journal and (energy.journal.exists() or has_segments(energy.journal)):

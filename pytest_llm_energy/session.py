@@ -124,7 +124,11 @@ class EnergySession:
     @property
     def plan(self) -> Plan:
         """How much is measured per arm."""
-        plan = CPU_PLAN if self.spec.key == "cpu" else GPU_PLAN
+        return self.plan_for(self.spec.key)
+
+    def plan_for(self, gpu: str) -> Plan:
+        """How much is measured per arm on a GPU model, by its key."""
+        plan = CPU_PLAN if gpu == "cpu" else GPU_PLAN
         return Plan(
             runs=self.options.runs or plan.runs,
             window_seconds=self.options.window_seconds or plan.window_seconds,
