@@ -19,7 +19,7 @@ from pytest_llm_energy.serving.stack import Side, Stack
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.verdicts.baselines import Baseline, Published, read_baseline, read_published
 from pytest_llm_energy.verdicts.claims import Claim
-from pytest_llm_energy.verdicts.journal import Checked, Ran, Troubled, Windowed
+from pytest_llm_energy.verdicts.journal import Checked, Ended, Ran, Troubled, Windowed
 from pytest_llm_energy.verdicts.judge import Conditions, judge, judge_recorded
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Metered, Run, counting
 from pytest_llm_energy.verdicts.rows import Row
@@ -100,6 +100,8 @@ class EnergyMeter:
     _stacks: dict[Side, dict[str, str]] = field(default_factory=lambda: {"present": {}, "against": {}})
     _readings: list[Reading] = field(default_factory=list)
     starts: dict[str, float] = field(default_factory=dict)
+    _begun: float = field(default_factory=time.monotonic)
+    _starting_seconds: float = 0.0
 
     @property
     def metered(self) -> Metered:
@@ -209,11 +211,12 @@ class EnergyMeter:
         Raises:
             EnergyError: the case ended in an error when it was measured, or nothing valid was.
         """
-        assert self._session.replayed is not None
-        self._readings = self._session.replayed.readings_of(self._key)
-        self.starts = self._session.replayed.starts_of(self._key)
+        journal = self._session.recorded(self._key)
+        assert journal is not None
+        self._readings = journal.readings_of(self._key)
+        self.starts = journal.starts_of(self._key)
         self.rows += judge_recorded(
-            self._session.replayed,
+            journal,
             self._key,
             baseline=self._baseline,
             published=self._published,
@@ -223,9 +226,16 @@ class EnergyMeter:
 
     def trouble(self, says: str) -> None:
         """Record that the case ended in an error; what cannot be written is in the report all the same."""
-        if not self._session.replayed:
+        if not self._session.recorded(self._key):
             with suppress(JournalError):
                 self._session.record(Troubled(key=self._key, says=says))
+
+    def ended(self) -> None:
+        """Record that the body ran to its end; a case whose end cannot be written is measured anew by a resume."""
+        if not self._session.recorded(self._key):
+            seconds = time.monotonic() - self._begun - self._starting_seconds
+            with suppress(JournalError):
+                self._session.record(Ended(key=self._key, seconds=seconds))
 
     def _measure(self, things: Mapping[str, Scenario | Callable[[], object]], *, control: str | None) -> Measured:
         taken = {arm.name for earlier in self.measured for arm in earlier.arms}
@@ -294,7 +304,7 @@ class EnergyMeter:
                 name,
                 served,
                 side=stack.side,
-                meter=self._session.meter_of_some(devices),
+                meter=self._session.meter(devices),
                 begin=partial(self._engine, name, served, stack, devices),
                 end=partial(self._session.pool.discard, served, stack.side),
                 say=self._say,
@@ -306,12 +316,14 @@ class EnergyMeter:
 
     def _engine(self, name: str, scenario: Scenario, stack: Stack, devices: Sequence[Device]) -> Engine:
         where = "" if stack.side == "present" else " on the other stack"
+        asked = time.monotonic()
         engine = self._session.pool.engine(
             scenario,
             devices,
             lambda stage: self._say(f"loading {name}{where}: {stage}"),
             stack=stack,
         )
+        self._starting_seconds += time.monotonic() - asked
         self._stacks[stack.side] |= engine.stack
         self.starts[engine.start] = engine.load_seconds
         return engine
@@ -338,6 +350,8 @@ def gpu_model(request: pytest.FixtureRequest) -> GpuModel:
     """The accelerator this test runs on: its specification, and the devices leased to the test."""
     session = request.config.stash[SESSION]
     key = request.node.stash[CASE]
+    if session.recorded(key):
+        return GpuModel(session.spec)
     say = partial(session.live.say, f"{key.finding} {key.case}")
     degree = len(session.server_devices) or request.node.stash[DEGREE]
     return GpuModel(session.spec, session.lease(degree, say))
@@ -356,7 +370,7 @@ def energy_meter(request: pytest.FixtureRequest, gpu_model: GpuModel) -> EnergyM
         _baseline=read_baseline(session.options.baselines, key.gpu, key.finding),
         _published=read_published(session.options.baselines, key.finding),
     )
-    if not session.replayed:
-        session.meter(gpu_model.devices)
+    if not session.recorded(key):
+        session.begin(key, gpu_model.devices)
     request.node.stash[METER] = meter
     return meter

@@ -43,7 +43,10 @@ class EnergyConfig:
         default_budget: where those have none either.
         baselines: folder of the baseline files.
         journal: where the journal is written.
-        replay: journal to judge instead of measuring, None to measure.
+        replay: journals to judge, as one, instead of measuring; empty to measure.
+        resume: journal of a run that was cut, to go on with; None to begin anew.
+        shard: which part of how many of the cases is run, counted from 1; None for all.
+        costs: journal that tells what cases cost, to balance shards by; None for baselines and estimates.
         report: Markdown file to write, None for none.
         meter: one of METERS.
         runs: metered windows per arm, None for the GPU model's default.
@@ -62,7 +65,10 @@ class EnergyConfig:
     default_budget: float
     baselines: Path
     journal: Path | None
-    replay: Path | None
+    replay: tuple[Path, ...]
+    resume: Path | None
+    shard: tuple[int, int] | None
+    costs: Path | None
     report: Path | None
     meter: str
     runs: int | None
@@ -90,6 +96,12 @@ class EnergyConfig:
             value = option(name)
             return None if value is None else config.invocation_params.dir / value
 
+        if option("replay") and option("resume"):
+            raise UsageError(
+                "--energy-replay measures nothing, and --energy-resume what is missing: give one of them"
+            )
+        if option("costs") and not option("shard"):
+            raise UsageError("--energy-costs balances shards: give --energy-shard too")
         baselines = config.getini("energy_baselines") or "baselines"
         return cls(
             gate=option("gate") or _ini_gate(config.getini("energy_gate") or "on"),
@@ -97,7 +109,10 @@ class EnergyConfig:
             default_budget=_from_ini(config, "energy_budget", percentage) or DEFAULT_BUDGET,
             baselines=path("baselines") or config.rootpath / baselines,
             journal=path("journal"),
-            replay=path("replay"),
+            replay=tuple(config.invocation_params.dir / name for name in option("replay") or ()),
+            resume=path("resume"),
+            shard=option("shard"),
+            costs=path("costs"),
             report=path("report"),
             meter=option("meter") or "auto",
             runs=option("runs"),
@@ -137,7 +152,21 @@ def add_options(parser: pytest.Parser) -> None:
     )
     add("--energy-baselines", metavar="DIR", help="folder of baselines (default: ROOTDIR/baselines)")
     add("--energy-journal", metavar="FILE", help="journal to write (default: ROOTDIR/.llm-energy/TIME.jsonl)")
-    add("--energy-replay", metavar="JOURNAL", help="judge a journal; no body, engine or GPU is needed")
+    add(
+        "--energy-replay",
+        action="append",
+        metavar="JOURNAL",
+        help="judge a journal; no body, engine or GPU is needed (given several times: as one, such as all shards')",
+    )
+    add("--energy-resume", metavar="JOURNAL", help="go on where the run of this journal was cut, in a new journal")
+    add(
+        "--energy-shard",
+        type=_shard,
+        metavar="I/N",
+        help="run the I-th of N parts of the selected cases, balanced by cost (default: all; tests of other things "
+        "run in part 1)",
+    )
+    add("--energy-costs", metavar="JOURNAL", help="balance shards by the time cases took there")
     add("--energy-report", metavar="FILE.md", help="write the tables as Markdown")
     add("--energy-meter", choices=METERS, help="how joules are metered (default: auto, the most exact one)")
     add("--energy-runs", type=_at_least_two, metavar="N", help="windows per arm (default: 3; on a CPU 5)")
@@ -385,6 +414,13 @@ def _at_least_two(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:
         raise argparse.ArgumentTypeError(f"{text!r}: two runs at least, or there is no spread to judge by")
     return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    shard, _, of = text.partition("/")
+    if not (shard.isdecimal() and of.isdecimal() and 1 <= int(shard) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shard: write 1/4 for the first of four")
+    return int(shard), int(of)
 
 
 def _carbon(config: pytest.Config) -> CarbonIntensity | None:

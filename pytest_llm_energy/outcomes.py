@@ -129,7 +129,10 @@ def summary_of(config: pytest.Config) -> Summary:
         gate=energy.options.gate,
         journal=_shown(journal, config) if journal else None,
         carbon=energy.options.carbon,
-        elapsed_seconds=None if energy.options.replay or workers else time.monotonic() - energy.begun,
+        resumed=_shown(energy.options.resume, config) if energy.options.resume else None,
+        elapsed_seconds=None
+        if energy.options.replay or energy.options.resume or workers
+        else time.monotonic() - energy.begun,
     )
 
 
@@ -156,7 +159,8 @@ def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException 
     rows = meter.rows if meter else []
     metered = meter.metered if meter else Metered()
     starts = meter.starts if meter else {}
-    source = item.config.stash[SESSION].source
+    source = item.config.stash[SESSION].source(key)
+    resumed = bool(item.config.stash[SESSION].resumed and item.config.stash[SESSION].recorded(key))
     if report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         return CaseOutcome(key=key, state="skipped", says=reason.removeprefix("Skipped: "), metered=metered)
@@ -169,8 +173,12 @@ def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException 
         )
     if report.when != "call":
         return None
+    if meter is not None:
+        meter.ended()
     state = summary.state_of(rows, measured=bool(meter and meter.measured))
-    return CaseOutcome(key=key, state=state, rows=rows, source=source, metered=metered, starts=starts)
+    return CaseOutcome(
+        key=key, state=state, rows=rows, source=source, metered=metered, starts=starts, resumed=resumed
+    )
 
 
 def _fail(item: pytest.Item, report: pytest.TestReport, message: str) -> None:

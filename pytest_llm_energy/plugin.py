@@ -3,6 +3,7 @@
 import datetime
 import os
 import re
+import secrets
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -21,7 +22,8 @@ from pytest_llm_energy.outcomes import OUTCOMES, Outcomes
 from pytest_llm_energy.reporting import summary
 from pytest_llm_energy.reporting.live import Live, LogLines, Silent, StatusLine, Uncaptured
 from pytest_llm_energy.session import EnergySession
-from pytest_llm_energy.verdicts.journal import segments_folder
+from pytest_llm_energy.sharding import Shards
+from pytest_llm_energy.verdicts.journal import has_segments, segments_folder
 
 __all__ = ["energy_meter", "gpu_model"]
 
@@ -50,14 +52,17 @@ def pytest_configure(config: pytest.Config) -> None:
         _live(config),
         process=handed["workerid"] if handed else "main",
         journal=Path(handed["llm_energy_journal"]) if handed else energy.journal or default,
+        id=handed["llm_energy_session"] if handed else secrets.token_hex(4),
     )
     if handed:
         session.know_host(msgspec.json.decode(handed["llm_energy_host"], type=Host))
     try:
-        _ = session.replayed
+        _ = session.replayed, session.resumed
+        if energy.shard:
+            config.pluginmanager.register(Shards(session, *energy.shard), "llm-energy-shards")
     except EnergyError as error:
         raise pytest.UsageError(str(error)) from error
-    if not handed and energy.journal and energy.journal.exists():
+    if not handed and energy.journal and (energy.journal.exists() or has_segments(energy.journal)):
         raise pytest.UsageError(
             f"{energy.journal} exists: a journal is of one run; name another with --energy-journal"
         )
@@ -75,7 +80,8 @@ def pytest_configure_node(node: Any) -> None:
     if not session.options.replay:
         if session.servers:
             raise pytest.UsageError("two processes would drive the same endpoint: run energy tests on it with -n0")
-        _prove_writable(session.journal)
+        _begin_journal(session)
+    node.workerinput["llm_energy_session"] = session.id
     node.workerinput["llm_energy_host"] = msgspec.json.encode(session.host).decode()
     node.workerinput["llm_energy_journal"] = str(session.journal)
 
@@ -137,10 +143,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError(
                 f"{twin.nodeid} and {item.nodeid} are both the case {item.stash[CASE]}: rename one of the modules"
             )
+    places = []
     for item in items:
-        if CASE in item.stash and (reason := _cannot_run(config.stash[SESSION], item)):
+        reason = _cannot_run(config.stash[SESSION], item) if CASE in item.stash else None
+        if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
-    items[:] = [items[position] for position in engine_order([markers.engine_places(item) for item in items])]
+        places.append(() if reason or _recorded(item) else markers.engine_places(item))
+    items[:] = [items[position] for position in engine_order(places)]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -150,13 +159,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     energy = config.stash[SESSION]
     measures = config.stash[OUTCOMES].expected and not config.option.collectonly and not energy.options.replay
     if measures and not hasattr(config, "workerinput"):
-        _prove_writable(energy.journal)
+        _begin_journal(energy)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
-    """Judge the journal in place of an energy test's body, when one is replayed."""
-    if CASE not in pyfuncitem.stash or not pyfuncitem.config.stash[SESSION].options.replay:
+    """Judge the journal in place of an energy test's body, when one is replayed, or holds the case already."""
+    if CASE not in pyfuncitem.stash or not _recorded(pyfuncitem):
         return None
     pyfuncitem.stash[METER].replay()
     return True
@@ -171,7 +180,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         session = item.config.stash[SESSION]
         if CASE in item.stash:
             session.live.clear()
-            if not session.options.replay:
+            # A case that is judged from a journal takes no time: what is alive may serve the one after it.
+            if not session.replayed and not (nextitem and _recorded(nextitem)):
                 session.retain(markers.engine_keys(nextitem) if nextitem else ())
 
 
@@ -222,13 +232,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(error)
 
 
-def _prove_writable(journal: Path) -> None:
+def _begin_journal(session: EnergySession) -> None:
+    """Prove that it can be written; begin it with what a resumed one holds."""
     try:
-        segments_folder(journal).mkdir(parents=True, exist_ok=True)
+        segments_folder(session.journal).mkdir(parents=True, exist_ok=True)
+        session.carry_over()
     except OSError as error:
         raise pytest.UsageError(
-            f"cannot write the journal at {journal}: {error.strerror}; name another place with --energy-journal"
+            f"cannot write the journal at {session.journal}: {error.strerror}; name another place with "
+            "--energy-journal"
         ) from error
+    except EnergyError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _recorded(item: pytest.Item) -> bool:
+    """Whether an energy test is judged from a journal instead of measured."""
+    return CASE in item.stash and item.config.stash[SESSION].recorded(item.stash[CASE]) is not None
 
 
 def _gpu_of(item: pytest.Item) -> str | None:
@@ -260,6 +280,8 @@ def _cannot_run(session: EnergySession, item: pytest.Item) -> str | None:
     key = item.stash[CASE]
     if session.replayed:
         return None if key in session.replayed.cases else "not in the journal"
+    if session.recorded(key):
+        return None
     if key.gpu != session.spec.key:
         problem = f": {session.host.problem}" if session.host.problem else ""
         return f"needs {key.gpu}, this host has {session.spec.key}{problem}"

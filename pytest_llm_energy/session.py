@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_llm_energy import __version__
+from pytest_llm_energy.errors import UsageError
 from pytest_llm_energy.hardware.catalogue import GpuSpec, catalogue
 from pytest_llm_energy.hardware.detection import Device, Host, detect
 from pytest_llm_energy.hardware.fingerprint import Fingerprint, fingerprint
@@ -24,6 +25,7 @@ from pytest_llm_energy.serving.scenario import Scenario
 from pytest_llm_energy.serving.stack import Side
 from pytest_llm_energy.verdicts.journal import (
     SCHEMA,
+    Began,
     Journal,
     Opened,
     Record,
@@ -32,6 +34,8 @@ from pytest_llm_energy.verdicts.journal import (
     read_journal,
     segments_folder,
 )
+from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.pieces import carry, differing, read_journals
 
 CPU_PLAN = Plan(runs=5, window_seconds=0.5)
 """On a shared CPU more, shorter windows: noise there comes in bursts that interleaving spreads over the arms."""
@@ -47,17 +51,19 @@ class EnergySession:
         options: what the command line says.
         live: tells the terminal what is going on.
         journal: path of the journal this run writes.
+        id: of the suite run, the same in all its processes.
         begun: monotonic seconds at which this process was configured.
     """
 
-    def __init__(self, options: EnergyConfig, live: Live, *, process: str, journal: Path) -> None:
+    def __init__(self, options: EnergyConfig, live: Live, *, process: str, journal: Path, id: str) -> None:
         self.options = options
         self.live = live
         self.journal = journal
+        self.id = id
         self.begun = time.monotonic()
         self._process = process
         self._meters: dict[tuple[Device, ...], Meter] = {}
-        self._opened: tuple[Device, ...] | None = None
+        self._openings: dict[tuple[Device, ...], str] = {}
         self._segment: Segment | None = None
         self._known_host: Host | None = None
 
@@ -72,8 +78,41 @@ class EnergySession:
 
     @cached_property
     def replayed(self) -> Journal | None:
-        """The journal to judge instead of measuring."""
-        return read_journal(self.options.replay) if self.options.replay else None
+        """The journals to judge, as one, instead of measuring."""
+        return read_journals(self.options.replay) if self.options.replay else None
+
+    @cached_property
+    def resumed(self) -> Journal | None:
+        """The journal that this run goes on with."""
+        return read_journal(self.options.resume) if self.options.resume else None
+
+    def recorded(self, key: CaseKey) -> Journal | None:
+        """The journal to judge a case from; None for a case to measure."""
+        finished = self.resumed is not None and key in self.resumed.finished
+        return self.resumed if finished else self.replayed
+
+    def carry_over(self) -> None:
+        """Begin the journal with the finished cases of the one that is resumed, if any.
+
+        Raises:
+            UsageError: this host, or what meters here, is another.
+            MeterError: this host cannot meter.
+            JournalError: the journal cannot be written.
+        """
+        if self.resumed is None:
+            return
+        devices = self.host.devices[:1]
+        meter = choose_meter(self.options.meter, devices)
+        try:
+            differs = differing(self.resumed.opened, self._opened(meter, devices))
+        finally:
+            meter.shutdown()
+        if differs:
+            raise UsageError(
+                f"{self.resumed.path} cannot be resumed here: {'; '.join(differs)}; resume it where it was begun, "
+                "or measure anew without --energy-resume"
+            )
+        carry(self.resumed, self.journal)
 
     @property
     def spec(self) -> GpuSpec:
@@ -90,7 +129,11 @@ class EnergySession:
     @property
     def plan(self) -> Plan:
         """How much is measured per arm."""
-        plan = CPU_PLAN if self.spec.key == "cpu" else GPU_PLAN
+        return self.plan_for(self.spec.key)
+
+    def plan_for(self, gpu: str) -> Plan:
+        """How much is measured per arm on a GPU model, by its key."""
+        plan = CPU_PLAN if gpu == "cpu" else GPU_PLAN
         return Plan(
             runs=self.options.runs or plan.runs,
             starts=self.options.starts,
@@ -101,7 +144,7 @@ class EnergySession:
     def pool(self) -> EnginePool:
         """Engines of this process."""
         return EnginePool(
-            name=self._process,
+            name=f"{self.id}-{self._process}",
             deadline=self.options.deadline_seconds,
             on_start=self._engine_started,
         )
@@ -114,12 +157,12 @@ class EnergySession:
         return Leases(self.host.devices)
 
     def lease(self, count: int, say: Callable[[str], None]) -> tuple[Device, ...]:
-        """So many devices, held until the engines on them are wanted no more; none without a GPU or in a replay.
+        """So many devices, held until the engines on them are wanted no more; none without a GPU.
 
         Raises:
             HardwareError: they did not come free in time, or strangers are on them.
         """
-        if self.replayed or not self.host.devices:
+        if not self.host.devices:
             return ()
         if len(self.leases.held) != count:
             self.pool.close()
@@ -164,19 +207,7 @@ class EnergySession:
         return server.serve(scenario) if server else scenario
 
     def meter(self, devices: Sequence[Device]) -> Meter:
-        """The meter of these devices; what is recorded from now on was measured on them.
-
-        Raises:
-            MeterError: this host cannot meter.
-        """
-        meter = self.meter_of_some(devices)
-        if tuple(devices) != self._opened:
-            self._open_journal(meter, devices)
-            self._opened = tuple(devices)
-        return meter
-
-    def meter_of_some(self, devices: Sequence[Device]) -> Meter:
-        """The meter of some of the devices that ``meter`` was asked for last.
+        """The meter of these devices.
 
         Raises:
             MeterError: this host cannot meter.
@@ -191,11 +222,24 @@ class EnergySession:
             self._meters[key].source = "; ".join([self._meters[key].source, *served_by])
         return self._meters[key]
 
-    @property
-    def source(self) -> str | None:
-        """What metered, in words; None before anything was."""
-        if self.replayed:
-            return self.replayed.opened.source
+    def begin(self, key: CaseKey, devices: Sequence[Device]) -> None:
+        """Record that a case begins to measure on these devices.
+
+        Raises:
+            MeterError: this host cannot meter.
+            JournalError: it cannot be written.
+        """
+        meter = self.meter(devices)
+        if tuple(devices) not in self._openings:
+            opened = self._opened(meter, devices)
+            self._openings[tuple(devices)] = opened.opening
+            self.record(opened)
+        self.record(Began(key=key, opening=self._openings[tuple(devices)]))
+
+    def source(self, key: CaseKey) -> str | None:
+        """What metered a case, in words; None before anything was."""
+        if recorded := self.recorded(key):
+            return recorded.opened_for(key).source
         return ", ".join(sorted({meter.source for meter in self._meters.values()})) or None
 
     def record(self, record: Record) -> None:
@@ -228,20 +272,19 @@ class EnergySession:
             return "engine 'openai' is a server that runs already: name it with --energy-endpoint URL"
         return None
 
-    def _open_journal(self, meter: Meter, devices: Sequence[Device]) -> None:
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self.record(
-            Opened(
-                schema=SCHEMA,
-                when=now,
-                version=__version__,
-                gpu=self.spec.key,
-                gpu_name=self.spec.name,
-                method=meter.method,
-                source=meter.source,
-                fingerprint=self.fingerprint(devices),
-                against=self.options.against_says,
-            )
+    def _opened(self, meter: Meter, devices: Sequence[Device]) -> Opened:
+        return Opened(
+            schema=SCHEMA,
+            when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            version=__version__,
+            gpu=self.spec.key,
+            gpu_name=self.spec.name,
+            method=meter.method,
+            source=meter.source,
+            fingerprint=self.fingerprint(devices),
+            against=self.options.against_says,
+            session=self.id,
+            opening=f"{self.id}-{self._process}-{len(self._openings) + 1}",
         )
 
     def _engine_started(self, engine: Engine, scenario: Scenario) -> None:

@@ -9,14 +9,27 @@ from pytest_llm_energy.metering.meter import Invalid, Reading
 from pytest_llm_energy.serving.scenario import Served
 from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.claims import Claim
-from pytest_llm_energy.verdicts.journal import SCHEMA, Checked, Opened, Ran, Segment, Started, read_journal
+from pytest_llm_energy.verdicts.journal import (
+    SCHEMA,
+    Began,
+    Checked,
+    Ended,
+    Opened,
+    Ran,
+    Segment,
+    Started,
+    read_journal,
+)
 from pytest_llm_energy.verdicts.measured import CaseKey, Run
 
 WINDOW_SECONDS = 2.5
 
 
 class SimulatedSession:
-    """Writes a journal as a run on that GPU would have; three runs spread by ``noise``, one standard deviation."""
+    """Writes a journal as a run on that GPU would have; three runs spread by ``noise``, one standard deviation.
+
+    What began at the same time is of one suite run.
+    """
 
     def __init__(
         self,
@@ -25,21 +38,28 @@ class SimulatedSession:
         gpu: str = "h200",
         when: str = "2026-01-01T00:00:00+00:00",
         noise: float = 0.002,
+        board: str = "simulated-board",
         against: str | None = None,
     ) -> None:
         self.path = path
         self._gpu = gpu
         self._noise = noise
+        self._process = f"{when}-{path.stem}"
+        self._start = f"{self._process}-1"
         self._segment = Segment(path)
         self._against = against
-        self.opened(when=when, boards=("simulated-board",))
+        self._session = when
+        self._openings = 0
+        self.opened(when=when, boards=(board,))
         stack = {"transformers": "5.0" if when < "2026-02" else "5.1"}
-        self._segment.write(Started(start="main-1", engine="{}", seconds=1.0, stack=stack))
+        self._segment.write(Started(start=self._start, engine="{}", seconds=1.0, stack=stack))
         if against is not None:
-            self._segment.write(Started(start="main-2", engine="{}", seconds=1.0, stack={"transformers": "4.0"}))
+            self._segment.write(Started(start="other", engine="{}", seconds=1.0, stack={"transformers": "4.0"}))
 
     def opened(self, *, when: str, boards: tuple[str, ...]) -> "SimulatedSession":
         """Go on with these boards."""
+        self._openings += 1
+        self._opening = f"{self._process}-{self._openings}"
         self._segment.write(
             Opened(
                 schema=SCHEMA,
@@ -56,6 +76,8 @@ class SimulatedSession:
                 ),
                 simulated=True,
                 against=self._against,
+                session=self._session,
+                opening=self._opening,
             )
         )
         return self
@@ -70,22 +92,30 @@ class SimulatedSession:
         runs: int = 3,
         invalid: bool = False,
         series: bool = False,
+        seconds: float = 10.0,
+        cut: bool = False,
         against: Mapping[str, float] | None = None,
     ) -> "SimulatedSession":
-        """Record a case: scenario and true joules per token of each arm, and of arms on another stack."""
+        """Record a case: scenario and true joules per token of each arm, and of arms on another stack.
+
+        ``cut`` leaves out its end.
+        """
         key = CaseKey(gpu=self._gpu, finding=finding, case=case)
+        self._segment.write(Began(key=key, opening=self._opening))
         for number in range(runs):
             for position, (arm, (scenario, joules)) in enumerate(levels.items()):
                 sign = 1 if position % 2 else -1
                 level = joules * (1 + sign * (number % 3 - 1) * self._noise)
-                run = _run(scenario, level, number, invalid=invalid)
+                run = _run(scenario, level, number, start=self._start, invalid=invalid)
                 self._segment.write(Ran(key=key, series=0, arm=arm, identity=scenario.identity(), run=run))
                 if against:
-                    other = _run(scenario, against[arm] * level / joules, number, start="main-2")
+                    other = _run(scenario, against[arm] * level / joules, number, start="other")
                     ran = Ran(key=key, series=0, arm=arm, identity=scenario.identity(), run=other, side="against")
                     self._segment.write(ran)
         control = None if series else list(levels)[-1]
         self._segment.write(Checked(key=key, series=0, tp=1, arms=tuple(levels), control=control, claim=claim))
+        if not cut:
+            self._segment.write(Ended(key=key, seconds=seconds))
         return self
 
     def bless(self, folder: Path, reason: str = "first measurement") -> None:
@@ -93,7 +123,7 @@ class SimulatedSession:
         bless(read_journal(self.path), folder, reason=reason)
 
 
-def _run(scenario: Scenario, joules: float, number: int, *, invalid: bool = False, start: str = "main-1") -> Run:
+def _run(scenario: Scenario, joules: float, number: int, *, start: str, invalid: bool = False) -> Run:
     tokens = scenario.output_tokens * scenario.batch_size
     total = joules * tokens
     reasons = (Invalid("no-energy", "the counter stood still: is the driver alive?"),) if invalid else ()

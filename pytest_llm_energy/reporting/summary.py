@@ -28,6 +28,7 @@ class CaseOutcome(msgspec.Struct, kw_only=True):
         says: why it was skipped, or what went wrong.
         metered: energy of its valid windows.
         starts: seconds that each engine start took that served it, by the start's id.
+        resumed: whether it was measured by the earlier run that this one goes on with.
     """
 
     key: CaseKey
@@ -37,6 +38,7 @@ class CaseOutcome(msgspec.Struct, kw_only=True):
     says: str | None = None
     metered: Metered = Metered()
     starts: dict[str, float] = msgspec.field(default_factory=dict)
+    resumed: bool = False
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +50,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         gate: which verdicts fail.
         journal: how to refer to the journal, None when nothing was written.
         carbon: what a joule costs in CO2e, None to leave grams out.
-        elapsed_seconds: how long the run took in one process; None when it was replayed or had several.
+        resumed: how to refer to the journal that the run goes on with, None when it began anew.
+        elapsed_seconds: how long the run took in one process; None when it was replayed, resumed or had several.
     """
 
     outcomes: Mapping[str, CaseOutcome]
@@ -56,6 +59,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     gate: Gate
     journal: str | None = None
     carbon: CarbonIntensity | None = None
+    resumed: str | None = None
     elapsed_seconds: float | None = None
 
     @property
@@ -189,6 +193,9 @@ def annotation(summary: Summary) -> str | None:
 def _metered(summary: Summary) -> Iterator[str]:
     """By what was metered, how much in all, and what a joule costs in CO2e."""
     yield from sorted({f"metered by: {o.source}" for o in summary.outcomes.values() if o.source})
+    if summary.resumed:
+        count = sum(outcome.resumed for outcome in summary.outcomes.values())
+        yield f"resumed: {count} of {summary.expected} cases from {summary.resumed}"
     yield total_line(summary)
     if summary.carbon:
         yield summary.carbon.says

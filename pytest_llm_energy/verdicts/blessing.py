@@ -15,7 +15,7 @@ from pytest_llm_energy.verdicts.baselines import (
     read_baseline,
     write_baseline,
 )
-from pytest_llm_energy.verdicts.journal import Checked, Journal
+from pytest_llm_energy.verdicts.journal import Checked, Journal, Opened
 from pytest_llm_energy.verdicts.judge import arm_identity, by_start, relative_uncertainty
 from pytest_llm_energy.verdicts.measured import Arm
 
@@ -37,13 +37,14 @@ class Blessed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bless(journal: Journal, folder: Path, *, reason: str) -> list[Blessed]:
-    """Add a journal's session to the baselines of the findings it measured, a session per set of devices.
+    """Add a journal's sessions to the baselines of the findings it measured.
 
-    Sessions are added, never replaced: the first one stays, so that creep since then can be seen. Every file is
-    prepared before the first is written.
+    A journal holds one session, or one per suite run and set of boards where it was resumed or has several; those
+    that are blessed already stay as they are. Sessions are added, never replaced: the first one stays, so that
+    creep since then can be seen. Every file is prepared before the first is written.
 
     Raises:
-        BaselineError: no reason is given, the journal holds nothing to bless, its session is blessed already, a
+        BaselineError: no reason is given, the journal holds nothing to bless, its sessions are blessed already, a
             case now serves something else than its baseline, or a file cannot be read or written.
     """
     if not reason.strip():
@@ -55,8 +56,11 @@ def bless(journal: Journal, folder: Path, *, reason: str) -> list[Blessed]:
     if not findings:
         raise BaselineError(f"{journal.path} holds no checked case with valid runs: nothing to bless")
     prepared = [_prepare(journal, folder, f, checks, reason) for f, checks in sorted(findings.items())]
+    if not any(checks for _, _, checks in prepared):
+        when = ", ".join(sorted({opened.when for opened in journal.openings}))
+        raise BaselineError(f"the session of {when} is blessed already")
     report = []
-    for baseline, created, checks in prepared:
+    for baseline, created, checks in (done for done in prepared if done[2]):
         path = write_baseline(folder, baseline)
         for check in checks:
             case = check.key.case
@@ -68,31 +72,30 @@ def bless(journal: Journal, folder: Path, *, reason: str) -> list[Blessed]:
 def _prepare(
     journal: Journal, folder: Path, finding: str, checks: list[Checked], reason: str
 ) -> tuple[Baseline, set[str], list[Checked]]:
-    gpu = journal.opened.gpu
-    old = read_baseline(folder, gpu, finding)
+    old = read_baseline(folder, journal.opened.gpu, finding)
+    sessions = list(old.sessions) if old else []
+    known = [(session.when, session.fingerprint) for session in sessions]
     cases = dict(old.cases) if old else {}
-    created = {check.key.case for check in checks} - cases.keys()
-    by_hardware: dict[bytes, list[Checked]] = {}
-    for check in checks:
-        place = f"{baseline_path(folder, gpu, finding)}: {check.key.case}"
-        cases[check.key.case] = _case(cases.get(check.key.case), check, journal.measured(check).arms, place)
-        hardware = msgspec.json.encode(journal.opened_for(check.key).fingerprint, order="sorted")
-        by_hardware.setdefault(hardware, []).append(check)
-    sessions = old.sessions if old else ()
-    new = tuple(_session(journal, of_one, reason) for of_one in by_hardware.values())
-    for session in new:
-        if any(known.when == session.when for known in sessions):
-            raise BaselineError(f"{finding}: the session of {session.when} is blessed already")
-    return (
-        Baseline(schema=SCHEMA, finding=finding, gpu=gpu, cases=cases, sessions=(*sessions, *new)),
-        created,
-        checks,
+    added: list[Checked] = []
+    for opened in journal.openings:
+        own = [check for check in checks if journal.opened_for(check.key) is opened]
+        if not own or (opened.when, opened.fingerprint) in known:
+            continue
+        for check in own:
+            place = f"{baseline_path(folder, opened.gpu, finding)}: {check.key.case}"
+            arms = journal.measured(check).arms
+            cases[check.key.case] = _case(cases.get(check.key.case), check, arms, place)
+        sessions.append(_session(journal, opened, own, reason))
+        added += own
+    created = {check.key.case for check in added} - (old.cases.keys() if old else set())
+    baseline = Baseline(
+        schema=SCHEMA, finding=finding, gpu=journal.opened.gpu, cases=cases, sessions=tuple(sessions)
     )
+    return baseline, created, added
 
 
-def _session(journal: Journal, checks: list[Checked], reason: str) -> Session:
-    """The session of checks that were measured on the same devices."""
-    opened = journal.opened_for(checks[0].key)
+def _session(journal: Journal, opened: Opened, checks: list[Checked], reason: str) -> Session:
+    """What one suite run measured of a finding on the same devices."""
     starts: list[dict[str, dict[str, Samples]]] = []
     uncertainties = []
     stack: dict[str, str] = {}

@@ -9,6 +9,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
@@ -22,13 +23,17 @@ from pytest_llm_energy.serving.stack import Side
 from pytest_llm_energy.verdicts.claims import Claim
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run, counting
 
-SCHEMA = 1
+SCHEMA = 2
+"""2 added ``began`` and ``ended``; journals of 1 are read, and cannot be resumed."""
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="opened"):
-    """A process began to measure, or went on with other devices: conditions of the records up to the next such.
+    """A process began to measure on devices: under which conditions.
 
-    ``against`` is the other stack that arms are measured on in turn, in words.
+    Attributes:
+        against: the other stack that arms are measured on in turn, in words.
+        session: id of the suite run, the same in all its processes; empty in journals of schema 1.
+        opening: id of this record, unique among journals; empty in journals of schema 1.
     """
 
     schema: int
@@ -41,6 +46,27 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag=
     fingerprint: Fingerprint
     simulated: bool = False
     against: str | None = None
+    session: str = ""
+    opening: str = ""
+
+
+class Began(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="began"):
+    """A case began; what was recorded of it before, by a run that was cut, counts no more."""
+
+    key: CaseKey
+    opening: str
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="ended"):
+    """The body of a case ran to its end: nothing of it is missing.
+
+    Attributes:
+        key: the case.
+        seconds: how long it took, without the engine starts, which are recorded as such.
+    """
+
+    key: CaseKey
+    seconds: float
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="started"):
@@ -102,7 +128,7 @@ class Troubled(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", ta
     says: str
 
 
-Record = Opened | Started | Ran | Windowed | Checked | Troubled
+Record = Opened | Began | Started | Ran | Windowed | Checked | Troubled | Ended
 
 
 class Segment:
@@ -152,6 +178,11 @@ def segments_folder(journal: Path) -> Path:
     return journal.with_name(journal.name + ".segments")
 
 
+def has_segments(journal: Path) -> bool:
+    """Whether a run that was killed, or still runs, left segments of a journal."""
+    return any(segments_folder(journal).glob("*.jsonl"))
+
+
 def join_segments(journal: Path) -> None:
     """Make the journal of its segments, in one step, and remove them; without any, nothing is made.
 
@@ -182,29 +213,35 @@ class Journal:
 
     Attributes:
         path: the file it was read from.
-        opened: conditions of the first process that measured, on its first devices.
+        records: every record, in order.
+        openings: conditions, in the order in which processes began to measure.
         starts: engine starts by id.
         checks: every check, in order.
         troubles: cases that ended in an error, with the message.
+        seconds: how long each case took whose body ran to its end, without engine starts.
         torn: lines cut off by a crash, which were left out.
     """
 
     def __init__(self, path: Path, records: Iterable[Record], *, torn: int) -> None:
         self.path = path
         self.torn = torn
+        self.records = tuple(records)
+        self.openings: list[Opened] = []
         self.starts: dict[str, Started] = {}
         self.checks: list[Checked] = []
         self.troubles: dict[CaseKey, str] = {}
+        self.seconds: dict[CaseKey, float] = {}
+        self._opened: dict[CaseKey, Opened] = {}
         self._windowed: dict[CaseKey, list[Reading]] = {}
         self._runs: dict[tuple[CaseKey, int], dict[str, list[Ran]]] = {}
-        self._openings: dict[CaseKey, Opened] = {}
-        openings: list[Opened] = []
-        for record in records:
-            if openings and not isinstance(record, Opened | Started):
-                self._openings[record.key] = openings[-1]
+        for record in self.records:
             match record:
                 case Opened():
-                    openings.append(record)
+                    self.openings.append(record)
+                case Began():
+                    self._begin(record)
+                case Ended():
+                    self.seconds[record.key] = record.seconds
                 case Started():
                     self.starts[record.start] = record
                 case Ran():
@@ -216,20 +253,35 @@ class Journal:
                     self.troubles[record.key] = record.says
                 case Windowed():
                     self._windowed.setdefault(record.key, []).append(record.reading)
-        if not openings:
+            if self.openings and not isinstance(record, Opened | Began | Started):
+                # Schema 1 does not say under which opening a case was measured: take the last before it.
+                self._opened.setdefault(record.key, self.openings[-1])
+        if not self.openings:
             raise JournalError(f"{path} does not say under which conditions it was measured: no record 'opened'")
-        if any((o.gpu, o.method) != (openings[0].gpu, openings[0].method) for o in openings):
-            raise JournalError(f"{path} mixes GPU models or meters; a journal is of one session")
-        self.opened: Opened = openings[0]
+        if any((o.gpu, o.method) != (self.opened.gpu, self.opened.method) for o in self.openings):
+            raise JournalError(f"{path} mixes GPU models or meters; a journal is of one GPU model and meter")
+
+    @property
+    def opened(self) -> Opened:
+        """Conditions of the first process that measured."""
+        return self.openings[0]
+
+    def opened_for(self, key: CaseKey) -> Opened:
+        """Conditions a case was measured under: of the first process of its suite run on the same devices."""
+        own = self._opened.get(key, self.opened)
+        return next(o for o in self.openings if (o.session, o.fingerprint) == (own.session, own.fingerprint))
 
     @property
     def cases(self) -> set[CaseKey]:
         """Cases that were measured: with a check, with windows alone, or with an error."""
         return {check.key for check in self.checks} | self.troubles.keys() | self._windowed.keys()
 
-    def opened_for(self, key: CaseKey) -> Opened:
-        """Conditions that one case was measured under: those opened last before its records."""
-        return self._openings.get(key, self.opened)
+    @cached_property
+    def finished(self) -> set[CaseKey]:
+        """Cases that ran to their end and checked what they measured: nothing of them is left to be measured."""
+        measured = {key for key, _ in self._runs}
+        checked = {check.key for check in self.checks}
+        return {key for key in self.seconds if key not in self.troubles and (key in checked or key not in measured)}
 
     def checks_of(self, key: CaseKey) -> list[Checked]:
         """The checks of one case, in order."""
@@ -262,6 +314,20 @@ class Journal:
         """What served on one side, over the starts of a measurement: versions, environment, arguments."""
         starts = {run.start for arm in measured.arms for run in (arm.runs if side == "present" else arm.against)}
         return {k: v for s in sorted(starts & self.starts.keys()) for k, v in self.starts[s].stack.items()}
+
+    def _begin(self, began: Began) -> None:
+        """Count what follows of a case in place of what came before."""
+        key = began.key
+        opened = next((o for o in self.openings if o.opening == began.opening), None)
+        if opened is None:
+            raise JournalError(
+                f"{self.path}: {key} began under {began.opening!r}, and no record 'opened' before it is called so"
+            )
+        self._opened[key] = opened
+        self.checks = [check for check in self.checks if check.key != key]
+        self._runs = {of: arms for of, arms in self._runs.items() if of[0] != key}
+        for held in (self.troubles, self.seconds, self._windowed):
+            held.pop(key, None)
 
     def why_invalid(self, check: Checked, arm: str) -> str:
         """Sentences of the invalid readings of an arm."""

@@ -94,7 +94,7 @@ def judge_recorded(
             fingerprint=journal.opened_for(key).fingerprint,
             stack=journal.stack(measured),
             against=journal.stack(measured, side="against"),
-            against_says=journal.opened.against or "the other stack",
+            against_says=journal.opened_for(key).against or "the other stack",
             baseline=baseline,
             published=published,
             budget=budget,

@@ -46,7 +46,7 @@ def test_levels_and_claims_stand_apart_in_the_terminal(project: Project) -> None
             "*= energy: NVIDIA H200*, replayed, simulated =*",
             "metered by: simulated sensor",
             "Levels: joules per output token",
-            "finding *case *arm *J/token *spread *runs *baseline *change *budget *sees *verdict",
+            "finding *case *arm *J/token *spread *runs *reference *change *budget *sees *verdict",
             "batching *4 *batched *mJ *3 *mJ *+3 % *ok",
             "Claims",
             "batching *4 *batched saves against alone *-8?.? % [[]-*, -*[]] *new",

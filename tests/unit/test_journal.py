@@ -8,7 +8,7 @@ from pytest_llm_energy import Scenario, saves
 from pytest_llm_energy.errors import BaselineError, JournalError
 from pytest_llm_energy.verdicts.baselines import read_baseline
 from pytest_llm_energy.verdicts.blessing import bless
-from pytest_llm_energy.verdicts.journal import join_segments, read_journal, segments_folder
+from pytest_llm_energy.verdicts.journal import SCHEMA, join_segments, read_journal, segments_folder
 from pytest_llm_energy.verdicts.judge import judge_recorded
 from pytest_llm_energy.verdicts.rows import LevelRow
 from tests.journals import SimulatedSession
@@ -17,8 +17,8 @@ PLAIN = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)
 LEVELS = {"batched": (PLAIN.replace(batch_size=8), 0.4), "alone": (PLAIN, 2.0)}
 
 
-def recorded(path: Path, when: str = "2026-01-01T00:00:00+00:00") -> SimulatedSession:
-    return SimulatedSession(path, when=when).case("batching", "falls[8]", LEVELS, claim=saves)
+def recorded(path: Path, when: str = "2026-01-01T00:00:00+00:00", case: str = "falls[8]") -> SimulatedSession:
+    return SimulatedSession(path, when=when).case("batching", case, LEVELS, claim=saves)
 
 
 def test_a_journal_holds_everything_a_verdict_needs(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_journal_holds_everything_a_verdict_needs(tmp_path: Path) -> None:
 def test_segments_are_joined_and_also_read_where_nobody_joined_them(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     recorded(segments_folder(path) / "gw0.jsonl")
-    recorded(segments_folder(path) / "gw1.jsonl")
+    recorded(segments_folder(path) / "gw1.jsonl", case="falls[16]")
     assert len(read_journal(path).checks) == 2
     join_segments(path)
     assert not segments_folder(path).exists()
@@ -45,7 +45,7 @@ def test_segments_are_joined_and_also_read_where_nobody_joined_them(tmp_path: Pa
 def test_a_torn_segment_does_not_spoil_the_journal(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     for worker in ("gw0", "gw1"):
-        segment = recorded(segments_folder(path) / f"{worker}.jsonl").path
+        segment = recorded(segments_folder(path) / f"{worker}.jsonl", case=f"falls on {worker}").path
         with segment.open("a") as file:
             file.write('{"record":"ran","key":{"gp')
     join_segments(path)
@@ -73,16 +73,16 @@ def test_a_line_cut_off_by_a_crash_is_left_out_and_counted(tmp_path: Path) -> No
 def test_a_corrupt_line_is_refused_with_its_number(tmp_path: Path) -> None:
     path = recorded(tmp_path / "j.jsonl").path
     lines = path.read_text().splitlines()
-    lines[2] = lines[2].replace('"joules":', '"jewels":')
+    lines[3] = lines[3].replace('"joules":', '"jewels":')
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(JournalError, match=r"j\.jsonl, line 3 is corrupt: .*jewels"):
+    with pytest.raises(JournalError, match=r"j\.jsonl, line 4 is corrupt: .*jewels"):
         read_journal(path)
 
 
 def test_a_newer_journal_a_missing_one_and_one_without_conditions_are_refused(tmp_path: Path) -> None:
     path = recorded(tmp_path / "j.jsonl").path
-    path.write_text(path.read_text().replace('"schema":1', '"schema":7'))
-    with pytest.raises(JournalError, match="line 1: schema 7; this version reads up to 1"):
+    path.write_text(path.read_text().replace(f'"schema":{SCHEMA}', '"schema":7'))
+    with pytest.raises(JournalError, match="line 1: schema 7; this version reads up to 2"):
         read_journal(path)
     with pytest.raises(JournalError, match="no journal at"):
         read_journal(tmp_path / "missing.jsonl")

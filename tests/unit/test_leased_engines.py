@@ -52,7 +52,7 @@ def session(
 ) -> Iterator[EnergySession]:
     monkeypatch.setenv("LLM_ENERGY_LEASES", str(tmp_path / "leases"))
     options = EnergyConfig.from_pytest_config(request.config)
-    made = EnergySession(options, Silent(), process="main", journal=tmp_path / "j.jsonl")
+    made = EnergySession(options, Silent(), id="session", process="main", journal=tmp_path / "j.jsonl")
     made.know_host(simulated_host(4))
     yield made
     made.close()

@@ -1,0 +1,91 @@
+"""Suites measured in pieces: gone on with after a cut, or split over hosts."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, combinations
+from pathlib import Path
+
+import msgspec
+
+from pytest_llm_energy.errors import JournalError
+from pytest_llm_energy.serving.scenario import differences
+from pytest_llm_energy.verdicts.journal import (
+    Began,
+    Journal,
+    Opened,
+    Record,
+    Started,
+    read_journal,
+    segments_folder,
+)
+
+CARRIED = "0-resumed.jsonl"
+"""Segment of what an earlier journal holds; its name sorts before those of processes, as its records are older."""
+
+
+def differing(one: Opened, other: Opened) -> list[str]:
+    """What keeps two measurements from being one suite's, as ``fact: one -> other``; boards may differ."""
+    facts = [
+        {
+            **opened.fingerprint.identity,
+            "GPU model": opened.gpu,
+            "meter": opened.method,
+            "simulated": opened.simulated,
+        }
+        for opened in (one, other)
+    ]
+    return differences(*facts)
+
+
+def carry(resumed: Journal, journal: Path) -> None:
+    """Begin a journal with what an earlier one holds of its finished cases, unless that is done already.
+
+    What a cut case or one with an error left is not carried: it is measured anew. The earlier journal stays as it
+    is.
+
+    Raises:
+        JournalError: it cannot be written.
+    """
+    place = segments_folder(journal) / CARRIED
+    if place.exists():
+        return
+    lines = (msgspec.json.encode(record) + b"\n" for record in _finished(resumed))
+    writing = place.with_suffix(".writing")
+    try:
+        writing.write_bytes(b"".join(lines))
+        writing.replace(place)
+    except OSError as error:
+        raise JournalError(f"cannot write the journal at {place}: {error.strerror or error}") from error
+
+
+def read_journals(paths: Sequence[Path]) -> Journal:
+    """Read journals as one, such as those of a suite's shards.
+
+    Raises:
+        JournalError: one cannot be read, they were measured under different conditions, or two hold the same case
+            or engine start.
+    """
+    journals = [read_journal(path) for path in paths]
+    for one, other in combinations(journals, 2):
+        together = f"{one.path} and {other.path} cannot be judged together"
+        if differs := differing(one.opened, other.opened):
+            raise JournalError(f"{together}: {'; '.join(differs)}")
+        if cases := one.cases & other.cases:
+            raise JournalError(f"{together}: both hold {min(cases)}")
+        if starts := one.starts.keys() & other.starts.keys():
+            raise JournalError(
+                f"{together}: both hold an engine start {min(starts)!r}; journals of schema 1 are judged one by one"
+            )
+    if len(journals) == 1:
+        return journals[0]
+    records = chain.from_iterable(journal.records for journal in journals)
+    return Journal(paths[0], records, torn=sum(journal.torn for journal in journals))
+
+
+def _finished(journal: Journal) -> Iterator[Record]:
+    """Conditions and engine starts, and the records that count of the finished cases."""
+    began = {record.key: number for number, record in enumerate(journal.records) if isinstance(record, Began)}
+    for number, record in enumerate(journal.records):
+        if isinstance(record, Opened | Started) or (
+            record.key in journal.finished and number >= began.get(record.key, 0)
+        ):
+            yield record
