@@ -133,7 +133,10 @@ def _uncertainty(edges: Edges, started: float, ended: float, joules: float, spre
     edge *= max(0.0, joules / (ended - started) - idle_watts) if ended > started else 0.0
     ticks = max(1.0, (ended - started) / PERIOD_SECONDS)
     steady = TICK_NOISE * abs(joules) / math.sqrt(ticks)
-    fluctuating = spread * PERIOD_SECONDS * math.sqrt(ticks)
+    # A step of power is missed or counted too much by up to half the time between two samples: once a tick, say.
+    # Where the sensor is not known, it may sample a quarter of each tick, and the rest is a guess.
+    missed = edges.sensor.interval / math.sqrt(12) if edges.sensor else PERIOD_SECONDS
+    fluctuating = spread * missed * math.sqrt(ticks)
     return math.sqrt(
         jitter**2
         + lead**2

@@ -24,6 +24,11 @@ class Sensor:
     samples: tuple[float, ...]
     smoothing: float
 
+    @property
+    def interval(self) -> float:
+        """Mean time between two samples, in seconds."""
+        return PERIOD_SECONDS / len(self.samples)
+
     def counted(self, started: float, ended: float, tick: float) -> float:
         """How many seconds of a constant load the counter counts, for one between two moments.
 
@@ -36,7 +41,7 @@ class Sensor:
         last = math.ceil((ended + 8 * self.smoothing - tick) / PERIOD_SECONDS)
         moments = (tick + n * PERIOD_SECONDS + at for n in range(first, last + 1) for at in self.samples)
         seen = sum(self._risen(moment - started) - self._risen(moment - ended) for moment in moments)
-        return seen * PERIOD_SECONDS / len(self.samples)
+        return seen * self.interval
 
     def _risen(self, seconds: float) -> float:
         """What the filter shows of a load that set in so long ago, as a share of it."""

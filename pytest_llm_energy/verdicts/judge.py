@@ -132,6 +132,11 @@ def _judge_level(arm: Arm, check: Checked, key: CaseKey, conditions: Conditions)
     if change is None:
         return msgspec.structs.replace(row, reason=reason, note=note)
     verdict, reason, note = _decide(change.joules, budget)
+    if verdict == "inconclusive" and change.other_board:
+        note = (
+            f"{note}: this board is none of the baseline's, and boards differ; bless a session of this one, or "
+            "measure both stacks on it (--energy-against)"
+        )
     return msgspec.structs.replace(row, verdict=verdict, change=change, reason=reason, note=note)
 
 
@@ -178,9 +183,11 @@ def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditi
     samples = [s for session in sessions for s in _samples(session, key.case, arm.name)]
     reference = Sample(
         starts=tuple(s.joules_per_token for s in samples),
-        relative_uncertainty=max(session.relative_uncertainty for session in sessions),
+        # Metered by the same method (_reference sees to that), the same arm is known equally well on both sides.
+        relative_uncertainty=relative_uncertainty(arm),
         sessions=len(sessions),
         boards=frozenset(board for session in sessions for board in session.fingerprint.boards),
+        by_board=_levels_by_board(sessions, key.case, arm.name),
     )
     now = Sample(
         starts=tuple(tuple(values) for values in by_start(arm).values()),
@@ -198,8 +205,20 @@ def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditi
         watts=(1 + joules.value) / (1 + seconds) - 1,
         reference_joules=math.exp(reference.log_mean()),
         reference=f"baseline, {count} since {first.when[:10]} ({first.reason})",
+        other_board=bool(reference.boards) and not now.boards & reference.boards,
         stack=tuple(differences(sessions[-1].stack, conditions.stack)),
     )
+
+
+def _levels_by_board(sessions: list[Session], case: str, arm: str) -> tuple[float, ...]:
+    """Level of an arm on each set of boards that a baseline has of it."""
+    logs: dict[tuple[str, ...], list[float]] = {}
+    for session in sessions:
+        for samples in _samples(session, case, arm):
+            logs.setdefault(session.fingerprint.boards, []).append(
+                stats.fmean(math.log(joules) for joules in samples.joules_per_token)
+            )
+    return tuple(math.exp(stats.fmean(means)) for means in logs.values())
 
 
 def _change_against(arm: Arm, conditions: Conditions) -> Change:

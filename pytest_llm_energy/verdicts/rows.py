@@ -24,6 +24,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         reference_joules: joules per token of the reference.
         reference: what the reference is, in words.
         stack: parts of the stack that changed since, as ``package: old -> new``.
+        other_board: whether the reference was measured on other boards of this model.
         side_by_side: whether the reference is another stack, measured in turn with this one.
     """
 
@@ -33,6 +34,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     reference_joules: float
     reference: str
     stack: tuple[str, ...] = ()
+    other_board: bool = False
     side_by_side: bool = False
 
 

@@ -15,8 +15,12 @@ START_SD = 0.002
 SESSION_SD = 0.005
 """Between sessions on one board; a floor until journals have measured it."""
 
-BOARD_SD = 0.01
-"""Between boards of one model: leases of H200s differed by an sd of 0.6-0.8 %, 2 % at the extremes."""
+BOARD_SD = 0.04
+"""Between boards of one model, where nothing else is known of a level: Llama-3.1-8B on two H200s (2026-11-21, driver
+580.159.04, vLLM 0.25.1) differed by 8.4 % at batch 1 and by 0.9 % at batch 128, where the power limit levels them."""
+
+BOARD_FREEDOM = 5.0
+"""How many boards' worth of evidence that is, against what the sessions of a baseline show themselves."""
 
 KNOWN = math.inf
 """Degrees of freedom of a variance that is given, not estimated."""
@@ -43,12 +47,14 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         relative_uncertainty: standard deviation of the metering of one run, relative.
         sessions: sessions the starts come from.
         boards: hashes of the boards they ran on, empty for a processor.
+        by_board: of a reference, the level on each of its sets of boards.
     """
 
     starts: tuple[tuple[float, ...], ...]
     relative_uncertainty: float
     sessions: int = 1
     boards: frozenset[str] = frozenset()
+    by_board: tuple[float, ...] = ()
 
     @property
     def runs(self) -> int:
@@ -68,8 +74,17 @@ def change(now: Sample, reference: Sample) -> Interval:
     """
     parts = [*_side(now), *_side(reference), (SESSION_SD**2 * (1 + 1 / reference.sessions), KNOWN)]
     if not now.boards & reference.boards:
-        parts.append((BOARD_SD**2 * (1 + 1 / max(1, len(reference.boards))), KNOWN))
+        variance, freedom = _between_boards(reference)
+        parts.append((variance * (1 + 1 / max(1, len(reference.by_board))), freedom))
     return _relative(now.log_mean() - reference.log_mean(), parts)
+
+
+def _between_boards(reference: Sample) -> tuple[float, float]:
+    """Variance between boards, and its degrees of freedom: from those of the reference, and from all others known."""
+    logs = [math.log(level) for level in reference.by_board]
+    seen = len(logs) - 1 if len(logs) > 1 else 0
+    squares = statistics.variance(logs) * seen if seen else 0.0
+    return (BOARD_FREEDOM * BOARD_SD**2 + squares) / (BOARD_FREEDOM + seen), BOARD_FREEDOM + seen
 
 
 def ratio(blocks: Sequence[Sequence[tuple[float, float]]], *, starts_differ: bool) -> Interval:

@@ -89,8 +89,8 @@ def test_a_compiled_mixture_of_experts_serves_the_same_tokens(pool: EnginePool) 
 
 @needs_vllm
 def test_a_batch_that_does_not_fit_says_how_many_requests_would(pool: EnginePool) -> None:
-    small = Stack(pythons=VLLM.pythons, arguments={"vllm": {"kv_cache_memory_bytes": 2**20}})
-    scenario = TINY.replace(batch_size=64)
+    small = Stack(pythons=VLLM.pythons, arguments={"vllm": {"kv_cache_memory_bytes": 2**23}})
+    scenario = TINY.replace(batch_size=300)
     with pytest.raises(EngineError, match=r"KV cache holds \d+ tokens, so (\d+) such requests at most") as refused:
         pool.engine(scenario, (), ignore, stack=small).run(scenario, 1, ignore)
     most = int(re.search(r"so (\d+) such", str(refused.value)).group(1))  # type: ignore[union-attr]

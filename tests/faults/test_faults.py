@@ -136,7 +136,7 @@ def test_after(energy_meter):
             "EngineError: *with broken could not load: *'hidden_size'*",
             "EngineError: *with odd could not load: *oddformer*",
             "EngineError: *with absent could not load: packaged weights need the package no-such-package*",
-            "EngineError: *with huge ran out of memory: *",
+            "OutOfMemoryError: *with huge ran out of memory: *",
             "Its last words:",
         ]
     )

@@ -74,9 +74,12 @@ def test_bounds_of_a_change_hold_under_start_session_and_board_noise() -> None:
     trials, wrong = 3000, 0
     for _ in range(trials):
         sides = []
+        # How much boards differ is itself known from so many only.
+        evidence = generator.gammavariate(statistics.BOARD_FREEDOM / 2, 2) / statistics.BOARD_FREEDOM
+        board_sd = statistics.BOARD_SD / math.sqrt(evidence)
         for board in "one", "two":
             level = math.exp(
-                generator.gauss(0, statistics.BOARD_SD)
+                generator.gauss(0, board_sd)
                 + generator.gauss(0, statistics.SESSION_SD)
                 + generator.gauss(0, statistics.START_SD)
             )
@@ -85,6 +88,23 @@ def test_bounds_of_a_change_hold_under_start_session_and_board_noise() -> None:
         interval = statistics.change(sides[0], sides[1])
         wrong += not interval.low <= 0 <= interval.high
     assert wrong / trials == pytest.approx(2 * ALPHA, abs=4 * math.sqrt(2 * ALPHA / trials))
+
+
+def test_boards_of_a_baseline_tell_how_much_boards_differ() -> None:
+    now = sample((1.0, 1.001, 0.999), boards="here")
+    starts = [(1.0, 1.001, 0.999)] * 6
+
+    def seen_with(*levels: float) -> float:
+        reference = Sample(
+            starts=tuple(starts),
+            relative_uncertainty=0.001,
+            sessions=6,
+            boards=frozenset(f"board {number}" for number in range(len(levels))),
+            by_board=levels,
+        )
+        return statistics.change(now, reference).half_width
+
+    assert seen_with(*[1.0] * 6) < seen_with(1.0) < seen_with(1.0, 1.3)
 
 
 def test_starts_of_unequal_length_weigh_alike() -> None:
