@@ -176,7 +176,9 @@ def _reference(arm: Arm, key: CaseKey, conditions: Conditions) -> tuple[list[Ses
             f"the baseline was metered by {then}, and this by {', '.join(sorted(methods))}: choose --energy-meter"
         )
         return [], "method-differs", says
-    return alike, None, None
+    # Boards differ by more than the sessions of one board do: this board's own are the reference, where it has any.
+    own = [session for session in alike if set(session.fingerprint.boards) == set(conditions.fingerprint.boards)]
+    return own or alike, None, None
 
 
 def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditions) -> Change:
@@ -198,14 +200,16 @@ def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditi
     seconds_then = stats.fmean(math.log(x) for s in samples for x in s.seconds_per_token)
     seconds = math.expm1(_log_seconds(arm.runs) - seconds_then)
     first = sessions[0]
+    other_board = bool(reference.boards) and not now.boards & reference.boards
+    where = " on other boards" if other_board else " on this board" if reference.boards else ""
     count = "1 session" if len(sessions) == 1 else f"{len(sessions)} sessions"
     return Change(
         joules=joules,
         seconds=seconds,
         watts=(1 + joules.value) / (1 + seconds) - 1,
         reference_joules=math.exp(reference.log_mean()),
-        reference=f"baseline, {count} since {first.when[:10]} ({first.reason})",
-        other_board=bool(reference.boards) and not now.boards & reference.boards,
+        reference=f"baseline, {count}{where} since {first.when[:10]} ({first.reason})",
+        other_board=other_board,
         stack=tuple(differences(sessions[-1].stack, conditions.stack)),
     )
 

@@ -16,8 +16,8 @@ SESSION_SD = 0.005
 """Between sessions on one board; a floor until journals have measured it."""
 
 BOARD_SD = 0.04
-"""Between boards of one model, where nothing else is known of a level: Llama-3.1-8B on two H200s (2026-11-21, driver
-580.159.04, vLLM 0.25.1) differed by 8.4 % at batch 1 and by 0.9 % at batch 128, where the power limit levels them."""
+"""Between boards of one model, where nothing else is known of a level: Llama-3.1-8B on two H200s differed by 8.4 %
+at batch 1, and by 0.9 % at batch 128, where the power limit levels them (2026-11-21, vLLM 0.25.1)."""
 
 BOARD_FREEDOM = 5.0
 """How many boards' worth of evidence that is, against what the sessions of a baseline show themselves."""
@@ -80,7 +80,7 @@ def change(now: Sample, reference: Sample) -> Interval:
 
 
 def _between_boards(reference: Sample) -> tuple[float, float]:
-    """Variance between boards, and its degrees of freedom: from those of the reference, and from all others known."""
+    """Variance between boards, and its degrees of freedom: from those of the reference and all others known."""
     logs = [math.log(level) for level in reference.by_board]
     seen = len(logs) - 1 if len(logs) > 1 else 0
     squares = statistics.variance(logs) * seen if seen else 0.0
