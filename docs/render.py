@@ -7,11 +7,13 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from benchmarks import accuracy_report
+from docs import h200
 from pytest_llm_energy import Scenario
 from pytest_llm_energy.reporting.messages import failure
 from pytest_llm_energy.reporting.summary import CaseOutcome, Summary, last_line, state_of, total_line
@@ -28,6 +30,15 @@ BASELINES = ROOT / "baselines"
 CPU_JOURNAL = ROOT / "docs" / "measurements" / "cpu.jsonl.gz"
 
 METER_ACCURACY = ROOT / "docs" / "measurements" / "meter-accuracy-h200.json"
+
+H200_PARTS: dict[str, Callable[[], str]] = {
+    "h200-conditions": h200.conditions,
+    "h200-claims": h200.claims,
+    "h200-spread": h200.spread,
+    "h200-same": partial(h200.against, "same-stack-twice"),
+    "h200-eager": partial(h200.against, "eager-against-graphs"),
+    "h200-upgrade": partial(h200.against, "vllm-0.20.2-to-0.25.1"),
+}
 
 SHOWN_LEVELS = ("batching", "mixture-of-experts")
 """Findings whose levels the README shows; the whole table is forty rows."""
@@ -51,10 +62,13 @@ def _generated() -> Iterator[tuple[Path, str]]:
         "cpu-table": _cpu_table,
         "cpu-conditions": _cpu_conditions,
         "regression": _regression,
+        "upgrade": partial(h200.against, "vllm-0.20.2-to-0.25.1"),
     }
     yield ROOT / "README.md", _filled((ROOT / "README.md").read_text(), parts)
     metering = ROOT / "docs" / "metering.md"
     yield metering, _filled(metering.read_text(), {"meter-accuracy": _meter_accuracy})
+    measured = ROOT / "docs" / "h200.md"
+    yield measured, _filled(measured.read_text(), H200_PARTS)
     for name, kind in (("baseline", Baseline), ("published", Published)):
         yield ROOT / "docs" / f"{name}.schema.json", json.dumps(msgspec.json.schema(kind), indent=2) + "\n"
 

@@ -12,13 +12,18 @@ from pytest_llm_energy.hardware.detection import detect
 from pytest_llm_energy.hardware.fingerprint import processor
 from pytest_llm_energy.metering.choice import choose_meter
 from pytest_llm_energy.metering.examine import examine_device, examine_processor
+from pytest_llm_energy.options import percentage
+from pytest_llm_energy.reporting import messages, summary
 from pytest_llm_energy.session import CPU_PLAN, GPU_PLAN
 from pytest_llm_energy.verdicts.blessing import bless
+from pytest_llm_energy.verdicts.comparing import compare
 from pytest_llm_energy.verdicts.journal import read_journal
+from pytest_llm_energy.verdicts.measured import Metered
+from pytest_llm_energy.verdicts.rows import failing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand; 0 when it did what was asked, 2 when it could not."""
+    """Run a subcommand; 0 when it did what was asked, 2 when it could not, or what ``compare`` decided."""
     parser = argparse.ArgumentParser(prog="llm-energy", description="Energy of LLM serving, judged.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -28,15 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     blessing.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR")
     blessing.add_argument("--in-ci", action="store_true", help="bless although CI is set")
     blessing.set_defaults(run=_bless)
+    comparing = commands.add_parser("compare", help="judge the levels of a journal by those of another")
+    comparing.add_argument("old", type=Path, help="journal to compare with")
+    comparing.add_argument("new", type=Path, help="journal to judge")
+    comparing.add_argument("--budget", type=percentage, metavar="PERCENT", help="allowed increase, such as 3%%")
+    comparing.set_defaults(run=_compare)
     examining = commands.add_parser("doctor", help="say what this host can meter, and how well")
     examining.set_defaults(run=_doctor)
     parsed = parser.parse_args(arguments)
     try:
-        parsed.run(parsed)
+        return int(parsed.run(parsed) or 0)
     except EnergyError as error:
         print(f"llm-energy: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _bless(arguments: argparse.Namespace) -> None:
@@ -46,6 +55,25 @@ def _bless(arguments: argparse.Namespace) -> None:
     for done in bless(journal, arguments.baselines, reason=arguments.reason):
         what = "created" if done.created else f"session {done.sessions} added"
         print(f"{done.path}: {done.case}: {what}")
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    """Print the levels; 1 when one regressed, 5 when none was decided."""
+    new = read_journal(arguments.new)
+    outcomes = {}
+    for key, rows in compare(read_journal(arguments.old), new, budget=arguments.budget).items():
+        state = summary.state_of(rows, measured=True)
+        metered = Metered.of(new.readings_of(key))
+        outcomes[str(key)] = summary.CaseOutcome(
+            key=key, state=state, rows=rows, source=new.opened_for(key).source, metered=metered
+        )
+    found = summary.Summary(outcomes=outcomes, expected=len(outcomes), gate="on")
+    failed = failing(found.rows, "on")
+    for text in [messages.failure(failed), ""] if failed else []:
+        print(text)
+    _print(summary.text_lines(found))
+    print(summary.last_line(found))
+    return 1 if failed else EXIT_DECIDED_NOTHING if found.decided_nothing else 0
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
@@ -72,6 +100,9 @@ def _doctor(arguments: argparse.Namespace) -> None:
         name = f"{facts['processor']}, {facts['cores']} cores"
         _print(doctor.processor_lines(health_of_cpu, name=name, runs=CPU_PLAN.runs))
 
+
+EXIT_DECIDED_NOTHING = 5
+"""As pytest's, for a gate that decided nothing."""
 
 LOADED_SHARE = 0.7
 """Of the power limit: what serving a large batch draws on an H200."""

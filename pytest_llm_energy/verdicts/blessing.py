@@ -49,13 +49,11 @@ def bless(journal: Journal, folder: Path, *, reason: str) -> list[Blessed]:
     """
     if not reason.strip():
         raise BaselineError("blessing needs a reason: --reason 'why these levels are right'")
-    findings: dict[str, list[Checked]] = {}
-    for check in journal.checks:
-        if all(arm.runs for arm in journal.measured(check).arms):
-            findings.setdefault(check.key.finding, []).append(check)
-    if not findings:
-        raise BaselineError(f"{journal.path} holds no checked case with valid runs: nothing to bless")
-    prepared = [_prepare(journal, folder, f, checks, reason) for f, checks in sorted(findings.items())]
+    prepared = []
+    for finding, checks in _findings(journal, "bless").items():
+        old = read_baseline(folder, journal.opened.gpu, finding)
+        place = str(baseline_path(folder, journal.opened.gpu, finding))
+        prepared.append(_prepare(journal, old, place, checks, reason))
     if not any(checks for _, _, checks in prepared):
         when = ", ".join(sorted({opened.when for opened in journal.openings}))
         raise BaselineError(f"the session of {when} is blessed already")
@@ -69,10 +67,32 @@ def bless(journal: Journal, folder: Path, *, reason: str) -> list[Blessed]:
     return report
 
 
+def as_baselines(journal: Journal, *, reason: str) -> dict[str, Baseline]:
+    """What a journal alone would make the baselines of its findings, by finding; nothing is written.
+
+    Raises:
+        BaselineError: the journal holds nothing to compare with.
+    """
+    findings = _findings(journal, "compare with")
+    place = str(journal.path)
+    return {f: _prepare(journal, None, place, checks, reason)[0] for f, checks in findings.items()}
+
+
+def _findings(journal: Journal, what: str) -> dict[str, list[Checked]]:
+    """Checks of cases with valid runs, by finding."""
+    findings: dict[str, list[Checked]] = {}
+    for check in journal.checks:
+        if all(arm.runs for arm in journal.measured(check).arms):
+            findings.setdefault(check.key.finding, []).append(check)
+    if not findings:
+        raise BaselineError(f"{journal.path} holds no checked case with valid runs: nothing to {what}")
+    return dict(sorted(findings.items()))
+
+
 def _prepare(
-    journal: Journal, folder: Path, finding: str, checks: list[Checked], reason: str
+    journal: Journal, old: Baseline | None, place: str, checks: list[Checked], reason: str
 ) -> tuple[Baseline, set[str], list[Checked]]:
-    old = read_baseline(folder, journal.opened.gpu, finding)
+    """A finding's baseline with what a journal adds to the old one, the cases new in it, and those added."""
     sessions = list(old.sessions) if old else []
     known = [(session.when, session.fingerprint) for session in sessions]
     cases = dict(old.cases) if old else {}
@@ -82,14 +102,13 @@ def _prepare(
         if not own or (opened.when, opened.fingerprint) in known:
             continue
         for check in own:
-            place = f"{baseline_path(folder, opened.gpu, finding)}: {check.key.case}"
             arms = journal.measured(check).arms
-            cases[check.key.case] = _case(cases.get(check.key.case), check, arms, place)
+            cases[check.key.case] = _case(cases.get(check.key.case), check, arms, f"{place}: {check.key.case}")
         sessions.append(_session(journal, opened, own, reason))
         added += own
     created = {check.key.case for check in added} - (old.cases.keys() if old else set())
     baseline = Baseline(
-        schema=SCHEMA, finding=finding, gpu=journal.opened.gpu, cases=cases, sessions=tuple(sessions)
+        schema=SCHEMA, finding=checks[0].key.finding, gpu=journal.opened.gpu, cases=cases, sessions=tuple(sessions)
     )
     return baseline, created, added
 

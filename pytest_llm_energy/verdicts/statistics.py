@@ -73,7 +73,7 @@ def change(now: Sample, reference: Sample) -> Interval:
     sides differ in them.
     """
     parts = [*_side(now), *_side(reference), (SESSION_SD**2 * (1 + 1 / reference.sessions), KNOWN)]
-    if not now.boards & reference.boards:
+    if reference.boards and not now.boards & reference.boards:
         variance, freedom = _between_boards(reference)
         parts.append((variance * (1 + 1 / max(1, len(reference.by_board))), freedom))
     return _relative(now.log_mean() - reference.log_mean(), parts)

@@ -1,0 +1,118 @@
+"""The figures of docs/h200.md, from the committed journals."""
+
+import math
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+from tabulate import tabulate
+
+from pytest_llm_energy.reporting import words
+from pytest_llm_energy.reporting.tables import level_table, natural, split
+from pytest_llm_energy.verdicts.baselines import read_published
+from pytest_llm_energy.verdicts.journal import Journal, read_journal
+from pytest_llm_energy.verdicts.judge import by_start, judge_recorded
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey
+from pytest_llm_energy.verdicts.rows import ClaimRow, Row
+
+ROOT = Path(__file__).parents[1]
+JOURNALS = ROOT / "docs" / "measurements" / "h200"
+SESSIONS = ("first-session", "second-session", "third-session")
+
+
+def conditions() -> str:
+    """When, where and with what each session was measured."""
+    rows = []
+    for name in SESSIONS:
+        journal = _journal(name)
+        opened, stack = journal.opened, {k: v for s in journal.starts.values() for k, v in s.stack.items()}
+        rows.append(
+            {
+                "session": name.removesuffix("-session"),
+                "when (UTC)": opened.when[:16].replace("T", " "),
+                "board": ", ".join(opened.fingerprint.boards),
+                "driver": opened.fingerprint.state["driver"],
+                **{package: stack.get(package, "") for package in ("vllm", "torch", "transformers")},
+                "starts": len(journal.starts),
+            }
+        )
+    return _fenced(tabulate(rows, headers="keys", disable_numparse=True))
+
+
+def claims() -> str:
+    """The paper's figure of each finding beside those measured, a column per session."""
+    measured: dict[tuple[CaseKey, str], dict[str, str]] = {}
+    for name in SESSIONS:
+        for row in _rows(_journal(name)):
+            if isinstance(row, ClaimRow):
+                cells = measured.setdefault((row.key, row.says), {"paper": row.paper or ""})
+                cells[name.removesuffix("-session")] = f"{words.measured(row)} {row.verdict}"
+    rows = [
+        {"finding": key.finding, "case": _case(key), "claim": says}
+        | {column: cells.get(column, "") for column in ("paper", *(s.removesuffix("-session") for s in SESSIONS))}
+        for (key, says), cells in sorted(measured.items(), key=lambda item: natural(item[0][0]))
+    ]
+    return _fenced(tabulate(rows, headers="keys", disable_numparse=True))
+
+
+def spread() -> str:
+    """How levels scatter: from window to window of a start, and from board to board."""
+    arms: dict[tuple[CaseKey, str], dict[str, Arm]] = {}
+    for name in SESSIONS:
+        journal = _journal(name)
+        for check in journal.checks:
+            for arm in journal.measured(check).arms:
+                board = ", ".join(journal.opened_for(check.key).fingerprint.boards)
+                arms.setdefault((check.key, arm.name), {})[board] = arm
+    rows = []
+    for (key, name), by_board in sorted(arms.items(), key=lambda item: (natural(item[0][0]), item[0][1])):
+        logs = [math.log(arm.joules_per_token) for arm in by_board.values()]
+        within = [
+            statistics.variance([math.log(joules) for joules in joules_of_start])
+            for arm in by_board.values()
+            for joules_of_start in by_start(arm).values()
+        ]
+        rows.append(
+            {
+                "finding": key.finding,
+                "case": _case(key),
+                "arm": name,
+                "J/token by board": ", ".join(words.joules(arm.joules_per_token) for arm in by_board.values()),
+                "within a start": f"{math.sqrt(statistics.fmean(within)) * 100:.2f} %",
+                "boards apart": f"{(max(logs) - min(logs)) * 100:.1f} %" if len(logs) > 1 else "",
+            }
+        )
+    return _fenced(tabulate(rows, headers="keys", disable_numparse=True))
+
+
+def against(name: str) -> str:
+    """Two stacks side by side: who is measured against whom, and the levels."""
+    levels, _ = split(list(_rows(_journal(name))))
+    change = levels[0].change
+    assert change is not None
+    lines = [
+        f"against {change.reference}",
+        f"which differs in: {', '.join(change.stack) or 'nothing that is recorded'}",
+        "",
+        level_table(levels, style="simple"),
+    ]
+    return _fenced("\n".join(lines))
+
+
+def _rows(journal: Journal) -> Iterator[Row]:
+    """Verdicts without a baseline: claims against the paper, levels against another stack where there is one."""
+    for key in sorted({check.key for check in journal.checks}):
+        published = read_published(ROOT / "baselines", key.finding)
+        yield from judge_recorded(journal, key, baseline=None, published=published, budget=None)
+
+
+def _journal(name: str) -> Journal:
+    return read_journal(JOURNALS / f"{name}.jsonl.gz")
+
+
+def _case(key: CaseKey) -> str:
+    return key.case.partition("[")[2].removesuffix("]")
+
+
+def _fenced(text: str) -> str:
+    return "\n".join(["```text", *(line.rstrip() for line in text.splitlines()), "```"])
