@@ -1,8 +1,9 @@
 """Gate LLM-serving upgrades on energy: joules per token, judged by pytest."""
 
 from pytest_llm_energy.errors import EnergyError
+from pytest_llm_energy.serving.arms import Arms, Series
 from pytest_llm_energy.serving.models import MODELS, Model
-from pytest_llm_energy.serving.scenario import Arms, Beam, Greedy, Sample, Scenario, Series, Speculation
+from pytest_llm_energy.serving.scenario import Beam, Greedy, Sample, Scenario, Speculation
 from pytest_llm_energy.verdicts.claims import costs, differs, flat_below, saves, slope
 
 __version__ = "0.1.0"

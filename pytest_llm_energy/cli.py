@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     blessing.add_argument("--reason", required=True, help="why these levels are right; kept in the baseline")
     blessing.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR")
     blessing.add_argument("--in-ci", action="store_true", help="bless although CI is set")
+    blessing.add_argument("--with-arguments", action="store_true", help="bless a run with --energy-argument")
     blessing.set_defaults(run=_bless)
     comparing = commands.add_parser("compare", help="judge the levels of a journal by those of another")
     comparing.add_argument("old", type=Path, help="journal to compare with")
@@ -52,7 +53,9 @@ def _bless(arguments: argparse.Namespace) -> None:
     if os.environ.get("CI", "").lower() in ("1", "true") and not arguments.in_ci:
         raise EnergyError("CI is set: a baseline is blessed by a person, or with --in-ci")
     journal = read_journal(arguments.journal)
-    for done in bless(journal, arguments.baselines, reason=arguments.reason):
+    for done in bless(
+        journal, arguments.baselines, reason=arguments.reason, with_arguments=arguments.with_arguments
+    ):
         what = "created" if done.created else f"session {done.sessions} added"
         print(f"{done.path}: {done.case}: {what}")
 

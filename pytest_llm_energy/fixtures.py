@@ -13,15 +13,16 @@ from pytest_llm_energy.hardware.catalogue import GpuSpec
 from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.measuring import CallableWork, EngineWork, Work, measure
 from pytest_llm_energy.metering.meter import Reading
+from pytest_llm_energy.serving.arms import Arms
 from pytest_llm_energy.serving.pool import Engine
-from pytest_llm_energy.serving.scenario import Arms, Scenario, distinct_names
+from pytest_llm_energy.serving.scenario import Scenario, distinct_names
 from pytest_llm_energy.serving.stack import Side, Stack
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.verdicts.baselines import Baseline, Published, read_baseline, read_published
 from pytest_llm_energy.verdicts.claims import Claim
-from pytest_llm_energy.verdicts.journal import Checked, Ended, Ran, Troubled, Windowed
 from pytest_llm_energy.verdicts.judge import Conditions, judge, judge_recorded
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Metered, Run, counting
+from pytest_llm_energy.verdicts.records import Checked, Ended, Ran, Troubled, Windowed
 from pytest_llm_energy.verdicts.rows import Row
 
 
@@ -253,17 +254,15 @@ class EnergyMeter:
             runs.setdefault((work.name, work.side), []).append(run)
             self._readings.append(run.reading)
 
+        works = [work for name, thing in things.items() for work in self._works(name, thing)]
         try:
-            works = [work for name, thing in things.items() for work in self._works(name, thing)]
             measure(works, self._session.plan, record=record, say=self._say)
         except MeasurementError:
             raise
         except BaseException:
             # An engine that failed, or was interrupted with an answer still to come, must not serve again.
-            for thing in things.values():
-                if isinstance(thing, Scenario):
-                    self._session.pool.discard(thing)
-                    self._session.pool.discard(thing, "against")
+            for work in works:
+                work.end()
             raise
         arms = tuple(
             Arm(
@@ -298,7 +297,9 @@ class EnergyMeter:
         if not isinstance(thing, Scenario):
             return [CallableWork(name, thing, meter=self._session.meter(self.gpu_model.devices))]
         # An arm on fewer devices than the test leases is charged for its own alone.
-        devices = self.gpu_model.devices[: thing.tensor_parallel_size]
+        devices = self.gpu_model.devices
+        if not self._session.servers:
+            devices = devices[: thing.tensor_parallel_size]
         return [
             EngineWork(
                 name,

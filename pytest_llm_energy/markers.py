@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pytest_llm_energy.hardware.catalogue import GpuSpec, catalogue, unknown_gpu_message
-from pytest_llm_energy.serving.scenario import Arms, Scenario, Series
+from pytest_llm_energy.serving.arms import Arms, Series
+from pytest_llm_energy.serving.scenario import Scenario
 from pytest_llm_energy.verdicts.measured import CaseKey
 
 GPU = "gpu"

@@ -179,17 +179,24 @@ def measure(works: Sequence[Work], plan: Plan, *, record: Callable[[Work, Run], 
     """
     batches: dict[str, int] = {}
     retries = {(work.name, work.side): plan.retries for work in works}
-    for group, rounds in _blocks(works, plan, say):
-        for work in group:
-            found = _warm_up(work, plan, say)
-            batches[work.name] = max(found, batches.get(work.name, 0))
+
+    def warm(work: Work) -> None:
+        work.begin()
+        batches[work.name] = max(_warm_up(work, plan, say), batches.get(work.name, 0))
+
+    for group, rounds in _blocks(works, plan, warm, say):
         for number in rounds:
             for work in group if number % 2 == 0 else reversed(group):
                 _run(work, batches[work.name], number, plan, retries=retries, record=record, say=say)
 
 
-def _blocks(works: Sequence[Work], plan: Plan, say: Say) -> Iterator[tuple[Sequence[Work], range]]:
-    """Works with their engines started, and the rounds to run them; fresh starts for each of the plan's starts."""
+def _blocks(
+    works: Sequence[Work], plan: Plan, warm: Callable[[Work], None], say: Say
+) -> Iterator[tuple[Sequence[Work], range]]:
+    """Works with their engines warm, and the rounds to run them; fresh starts for each of the plan's starts.
+
+    Engines are loaded one after another, and warmed up after that: some take their memory with the first batch.
+    """
     apart = False
     starts = plan.starts
     places = list(dict.fromkeys(work.place for work in works))
@@ -200,6 +207,8 @@ def _blocks(works: Sequence[Work], plan: Plan, say: Say) -> Iterator[tuple[Seque
             try:
                 for work in works if number % 2 == 0 else reversed(works):
                     work.begin()
+                for work in works:
+                    warm(work)
             except OutOfMemoryError:
                 _end(works)
                 if len(places) == 1:
@@ -210,13 +219,13 @@ def _blocks(works: Sequence[Work], plan: Plan, say: Say) -> Iterator[tuple[Seque
                 yield works, rounds
                 continue
         if starts == 1:
-            yield from _in_turn(works, places, plan.rounds(2))
+            yield from _in_turn(works, places, plan.rounds(2), warm)
             return
-        yield from _in_turn(works, places if number % 2 == 0 else places[::-1], [rounds])
+        yield from _in_turn(works, places if number % 2 == 0 else places[::-1], [rounds], warm)
 
 
 def _in_turn(
-    works: Sequence[Work], places: Sequence[str], blocks: Sequence[range]
+    works: Sequence[Work], places: Sequence[str], blocks: Sequence[range], warm: Callable[[Work], None]
 ) -> Iterator[tuple[Sequence[Work], range]]:
     """One engine at a time: A B, then B A."""
     for number, rounds in enumerate(blocks):
@@ -224,7 +233,7 @@ def _in_turn(
             _end(works)
             group = [work for work in works if work.place == place]
             for work in group:
-                work.begin()
+                warm(work)
             yield group, rounds
 
 

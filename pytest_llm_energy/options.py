@@ -2,16 +2,14 @@
 
 import argparse
 import math
-import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
-from urllib.parse import urlsplit
 
-import msgspec
 import pytest
 
+from pytest_llm_energy import stack_options
 from pytest_llm_energy.errors import UsageError
 from pytest_llm_energy.metering.choice import METERS
 from pytest_llm_energy.reporting.carbon import CarbonIntensity, of_country
@@ -120,10 +118,17 @@ class EnergyConfig:
             deadline_seconds=option("deadline") or DEFAULT_DEADLINE_SECONDS,
             lease_timeout_seconds=option("lease_timeout") or DEFAULT_LEASE_TIMEOUT_SECONDS,
             starts=option("starts") or 1,
-            stacks=_stacks(config),
+            stacks=stack_options.stacks(config),
             carbon=_carbon(config),
-            **_endpoint(config),
+            **stack_options.endpoint_of(config),
         )
+
+    @property
+    def arguments_by_name(self) -> dict[str, Any]:
+        """Arguments of the stack under test that its scenarios do not ask for; or the server that it is."""
+        present = self.stacks[0]
+        found = {f"{e}.{name}": value for e, given in present.arguments.items() for name, value in given.items()}
+        return found | ({"endpoint": present.endpoint} if present.endpoint else {})
 
     @property
     def against_says(self) -> str | None:
@@ -142,6 +147,7 @@ def add_options(parser: pytest.Parser) -> None:
     """Register every option, and its ini twin where a project would fix it."""
     group = parser.getgroup("llm-energy", "energy of LLM serving")
     add = group.addoption
+    stack_options.add_stack_options(add)
     add("--energy-gate", choices=GATES, help="which verdicts fail a test (default: on)")
     add(
         "--energy-budget",
@@ -172,39 +178,6 @@ def add_options(parser: pytest.Parser) -> None:
     add("--energy-runs", type=_at_least_two, metavar="N", help="windows per arm (default: 3; on a CPU 5)")
     add("--energy-window", type=_positive, metavar="SECONDS", help="shortest window (default: 2.5; CPU 0.5)")
     add(
-        "--energy-python",
-        type=_engine_python,
-        action="append",
-        metavar="ENGINE=COMMAND",
-        help="the Python to run an engine in, such as vllm=/opt/vllm/bin/python; it needs nothing of this plugin "
-        "(default: pytest's own; may be given once per engine)",
-    )
-    add(
-        "--energy-argument",
-        type=_engine_argument,
-        action="append",
-        metavar="ENGINE.NAME=VALUE",
-        help="an argument of an engine on top of what its scenarios ask for, such as vllm.enforce_eager=true "
-        "(VALUE is JSON, or else text; may be given more than once)",
-    )
-    add(
-        "--energy-against",
-        type=_against,
-        action="append",
-        metavar="[ENGINE=]COMMAND",
-        help="measure every arm also on another stack, in turn with this one, and judge against it: the Python to "
-        "run engines (or that one engine) in there, such as vllm=/old/bin/python or vllm='docker run -i --rm "
-        "--gpus all IMAGE python3'",
-    )
-    add(
-        "--energy-against-argument",
-        type=_engine_argument,
-        action="append",
-        metavar="ENGINE.NAME=VALUE",
-        help="the same as --energy-argument, for the other stack; alone, it makes the other stack of this one",
-    )
-    add("--energy-starts", type=_at_least_one, metavar="N", help="engine starts per arm (default: 1)")
-    add(
         "--energy-deadline",
         type=_positive,
         metavar="SECONDS",
@@ -215,25 +188,6 @@ def add_options(parser: pytest.Parser) -> None:
         type=_positive,
         metavar="SECONDS",
         help=f"longest wait for GPUs that other runs hold (default: {DEFAULT_LEASE_TIMEOUT_SECONDS:g})",
-    )
-    add(
-        "--energy-endpoint",
-        type=_url,
-        metavar="URL",
-        help="have a server on this host serve, over OpenAI's API, such as http://localhost:8000/v1, instead of "
-        "starting engines; LLM_ENERGY_API_KEY or OPENAI_API_KEY is its key",
-    )
-    add(
-        "--energy-endpoint-gpus",
-        metavar="LIST",
-        help="devices it runs on, such as 0,1 (default: those a test leases)",
-    )
-    add("--energy-endpoint-model", metavar="ID", help="which of its models serves (default: the one it has)")
-    add(
-        "--energy-against-endpoint",
-        type=_url,
-        metavar="URL",
-        help="measure every arm also on this server, on the same devices, in turn with that of --energy-endpoint",
     )
     add("--energy-country", metavar="ISO3", help="add grams of CO2e, by this country's electricity, such as DEU")
     add("--energy-intensity", type=_intensity, metavar="G_PER_KWH", help="add grams of CO2e, by this intensity")
@@ -297,117 +251,6 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
-
-
-def _engine_python(text: str) -> tuple[str, tuple[str, ...]]:
-    engine, _, command = text.partition("=")
-    words = tuple(shlex.split(command))
-    if engine not in ENGINES or not words:
-        raise argparse.ArgumentTypeError(f"{text!r} is not ENGINE=COMMAND with an engine of {', '.join(ENGINES)}")
-    return engine, words
-
-
-def _engine_argument(text: str) -> tuple[str, str, Any]:
-    path, _, value = text.partition("=")
-    engine, _, name = path.partition(".")
-    if engine not in ENGINES or not name.isidentifier() or not value:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not ENGINE.NAME=VALUE with an engine of {', '.join(ENGINES)}"
-        )
-    try:
-        return engine, name, msgspec.json.decode(value)
-    except msgspec.DecodeError:
-        return engine, name, value
-
-
-def _against(text: str) -> tuple[str | None, tuple[str, ...]]:
-    engine, equals, _ = text.partition("=")
-    if equals and engine in ENGINES:
-        return _engine_python(text)
-    if not (words := tuple(shlex.split(text))):
-        raise argparse.ArgumentTypeError(f"{text!r} is no command that runs a Python")
-    return None, words
-
-
-def _stacks(config: pytest.Config) -> tuple[Stack, ...]:
-    """The stack under test, and the one it is measured against, if one is named.
-
-    Raises:
-        UsageError: every engine's other Python is named, and so is one engine's.
-    """
-    present_url, other_url = config.getoption("energy_endpoint"), config.getoption("energy_against_endpoint")
-    if present_url or other_url:
-        return _servers(config, present_url, other_url)
-    present = Stack(
-        pythons=dict(config.getoption("energy_python") or ()),
-        arguments=_by_engine(config.getoption("energy_argument")),
-    )
-    named: dict[Any, tuple[str, ...]] = dict(config.getoption("energy_against") or ())
-    arguments = _by_engine(config.getoption("energy_against_argument"))
-    if not named and not arguments:
-        return (present,)
-    if None in named and len(named) > 1:
-        raise UsageError("--energy-against names a Python for every engine, and another for one: give one kind")
-    every = named.pop(None, None)
-    pythons = dict.fromkeys(ENGINES, every) if every else {**present.pythons, **named}
-    engines = None if every else frozenset(named.keys() | arguments.keys())
-    return present, Stack(side="against", pythons=pythons, arguments=arguments, engines=engines)
-
-
-def _servers(config: pytest.Config, present_url: str | None, other_url: str | None) -> tuple[Stack, ...]:
-    if present_url is None:
-        raise UsageError(
-            "--energy-against-endpoint names the other server: name the one under test, --energy-endpoint"
-        )
-    if present_url == other_url:
-        raise UsageError(f"--energy-endpoint and --energy-against-endpoint are both {present_url}")
-    for name in ("python", "argument", "against", "against_argument"):
-        if config.getoption(f"energy_{name}"):
-            option = name.replace("_", "-")
-            raise UsageError(f"--energy-{option} is about engines that are started, and a server serves them all")
-    present = Stack(endpoint=present_url)
-    return (present,) if other_url is None else (present, Stack(side="against", endpoint=other_url))
-
-
-def _by_engine(given: Sequence[tuple[str, str, Any]] | None) -> dict[str, dict[str, Any]]:
-    arguments: dict[str, dict[str, Any]] = {}
-    for engine, name, value in given or ():
-        arguments.setdefault(engine, {})[name] = value
-    return arguments
-
-
-def _at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of engine starts")
-    return int(text)
-
-
-def _url(text: str) -> str:
-    parts = urlsplit(text)
-    try:
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        fits = False
-    if not fits or parts.query or parts.fragment:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no URL of an API: write one such as http://localhost:8000/v1"
-        )
-    if "@" in parts.netloc:  # it would stand in journals and reports
-        raise argparse.ArgumentTypeError(
-            "keep credentials out of the URL: set LLM_ENERGY_API_KEY to the server's key"
-        )
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
-
-
-def _endpoint(config: pytest.Config) -> dict[str, Any]:
-    """What the command line says about a server."""
-    url, gpus, model = (config.getoption(f"energy_endpoint{name}") for name in ("", "_gpus", "_model"))
-    if url is None and (gpus or model):
-        raise UsageError(
-            "--energy-endpoint-gpus and --energy-endpoint-model are of a server: give --energy-endpoint"
-        )
-    names = tuple(name.strip() for name in (gpus or "").split(",") if name.strip())
-    return {"endpoint_gpus": names, "endpoint_model": model}
 
 
 def _at_least_two(text: str) -> int:

@@ -14,9 +14,9 @@ from pytest_llm_energy.fixtures import CASE, METER, SESSION
 from pytest_llm_energy.reporting import messages, summary
 from pytest_llm_energy.reporting.summary import CaseOutcome, Summary
 from pytest_llm_energy.verdicts import files
-from pytest_llm_energy.verdicts.journal import join_segments
 from pytest_llm_energy.verdicts.measured import Metered
 from pytest_llm_energy.verdicts.rows import failing, worst
+from pytest_llm_energy.verdicts.segments import join_segments
 
 EXIT_DECIDED_NOTHING = pytest.ExitCode.NO_TESTS_COLLECTED
 

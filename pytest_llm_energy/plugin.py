@@ -23,7 +23,7 @@ from pytest_llm_energy.reporting import summary
 from pytest_llm_energy.reporting.live import Live, LogLines, Silent, StatusLine, Uncaptured
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.sharding import Shards
-from pytest_llm_energy.verdicts.journal import has_segments, segments_folder
+from pytest_llm_energy.verdicts.segments import has_segments, segments_folder
 
 __all__ = ["energy_meter", "gpu_model"]
 

@@ -23,19 +23,11 @@ from pytest_llm_energy.serving.pool import Engine, EnginePool
 from pytest_llm_energy.serving.running_server import RunningServer, why_not
 from pytest_llm_energy.serving.scenario import Scenario
 from pytest_llm_energy.serving.stack import Side
-from pytest_llm_energy.verdicts.journal import (
-    SCHEMA,
-    Began,
-    Journal,
-    Opened,
-    Record,
-    Segment,
-    Started,
-    read_journal,
-    segments_folder,
-)
+from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.pieces import carry, differing, read_journals
+from pytest_llm_energy.verdicts.records import SCHEMA, Began, Opened, Record, Started
+from pytest_llm_energy.verdicts.segments import Segment, segments_folder
 
 CPU_PLAN = Plan(runs=5, window_seconds=0.5)
 """On a shared CPU more, shorter windows: noise there comes in bursts that interleaving spreads over the arms."""
@@ -283,6 +275,7 @@ class EnergySession:
             source=meter.source,
             fingerprint=self.fingerprint(devices),
             against=self.options.against_says,
+            arguments=self.options.arguments_by_name,
             session=self.id,
             opening=f"{self.id}-{self._process}-{len(self._openings) + 1}",
         )

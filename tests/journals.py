@@ -9,18 +9,10 @@ from pytest_llm_energy.metering.meter import Invalid, Reading
 from pytest_llm_energy.serving.scenario import Served
 from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.claims import Claim
-from pytest_llm_energy.verdicts.journal import (
-    SCHEMA,
-    Began,
-    Checked,
-    Ended,
-    Opened,
-    Ran,
-    Segment,
-    Started,
-    read_journal,
-)
+from pytest_llm_energy.verdicts.journal import read_journal
 from pytest_llm_energy.verdicts.measured import CaseKey, Run
+from pytest_llm_energy.verdicts.records import SCHEMA, Began, Checked, Ended, Opened, Ran, Started
+from pytest_llm_energy.verdicts.segments import Segment
 
 WINDOW_SECONDS = 2.5
 

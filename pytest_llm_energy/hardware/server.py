@@ -20,12 +20,14 @@ class ServerProcesses:
     process is in the same one (a script that starts both), the server's own descendants alone are taken.
 
     Attributes:
+        urls: where the servers are.
         listeners: ids of the processes that listen there, as far as this host tells.
         problem: why they cannot be told, None where they are known.
     """
 
     def __init__(self, *urls: str) -> None:
         """Look who listens; of several servers, all are taken together."""
+        self.urls = urls
         self.listeners: frozenset[int] = frozenset()
         self.problem: str | None = None
         for url in urls:

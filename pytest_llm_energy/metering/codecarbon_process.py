@@ -6,6 +6,7 @@ gigabyte.
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -26,6 +27,11 @@ def nobody() -> tuple[int, ...]:
     """No others."""
     return ()
 
+
+QUIET_SECONDS = 0.1
+QUIET_SHARE = 0.25
+QUIET_PATIENCE_SECONDS = 5.0
+"""What takes longer to rest is metered with the rest: a server's own housekeeping, say."""
 
 TIMES_READ = 4
 """User and system time, at either end of a window: each is cut off to a whole tick."""
@@ -72,10 +78,26 @@ class CodeCarbonProcessMeter:
         """
         if self._others is not nobody:
             self._tasks.follow(self._others)
+        _wait_until_quiet(self._others)
         return _ProcessWindow(self._tasks, self._tasks.start(), self._others)
 
     def shutdown(self) -> None:
         """Nothing runs between windows: tasks end with them, and the tracker's timers are daemons."""
+
+
+def _wait_until_quiet(others: Others) -> None:
+    """Wait until what is metered rests: threads of an engine that has just served spin on for a second or two.
+
+    Beside them the next window would take three times as long (vLLM's CPU build beside transformers, on two cores).
+    """
+    until = time.monotonic() + QUIET_PATIENCE_SECONDS
+    before = _own_seconds(others)
+    while time.monotonic() < until:
+        time.sleep(QUIET_SECONDS)
+        now = _own_seconds(others)
+        if now - before <= QUIET_SHARE * QUIET_SECONDS:
+            return
+        before = now
 
 
 class _ProcessWindow:

@@ -1,5 +1,7 @@
 """Metering a server that runs already: its processes are none of ours, and no strangers either."""
 
+import psutil
+
 from pytest_llm_energy.errors import MeterError
 from pytest_llm_energy.hardware.server import ServerProcesses
 from pytest_llm_energy.metering.codecarbon_process import CodeCarbonProcessMeter
@@ -34,6 +36,7 @@ def meter_server(meter: Meter, server: ServerProcesses) -> None:
 def _admit(meter: NvmlMeter, server: ServerProcesses) -> str:
     """Take the server's processes for no strangers; what is known of them, in words."""
     present = _processes(meter)
+    _require_on_devices(server, present)
     known = server.pids()
     if known and (known & present or not present):
         meter.strangers = strangers_beside(server.pids)
@@ -47,6 +50,24 @@ def _admit(meter: NvmlMeter, server: ServerProcesses) -> str:
         )
     meter.strangers = strangers_beside(lambda: present)
     return f"the server cannot be told from others ({why}): what was on the devices before is taken for it"
+
+
+def _require_on_devices(server: ServerProcesses, present: frozenset[int]) -> None:
+    """Every server whose processes are known must have some among those on the devices, if these are told at all.
+
+    Raises:
+        MeterError: one runs elsewhere.
+    """
+    if not any(map(psutil.pid_exists, present)):
+        return
+    for url in server.urls:
+        pids = ServerProcesses(url).pids()
+        if pids and not pids & present:
+            raise MeterError(
+                f"the server at {url} (pid {', '.join(map(str, sorted(pids)))}) is not on the devices to be "
+                f"metered, and others are (pid {', '.join(map(str, sorted(present)))}): name its devices with "
+                "--energy-endpoint-gpus"
+            )
 
 
 def _processes(meter: NvmlMeter) -> frozenset[int]:

@@ -161,6 +161,8 @@ class EnginePool:
         engine = self._engines.get(key)
         if engine is not None and engine.alive:
             return engine
+        if engine is not None:
+            self._end([key])
         start = f"{self._name}-{next(self._numbers)}"
         title = f"engine {scenario.engine} with {scenario.preset.name}" + (
             f" at {stack.endpoint}" if stack.endpoint else ""

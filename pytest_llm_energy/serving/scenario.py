@@ -1,8 +1,7 @@
 """What is served, as a value: two equal scenarios are the same work."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -74,6 +73,10 @@ class Speculation(msgspec.Struct, frozen=True, kw_only=True):
 ENGINES = ("transformers", "vllm", "openai")
 """Engines that ``serving/engines`` drives; ``openai`` is a server that runs already, over its API."""
 
+Weights = Literal["dummy", "normal", "hub", "packaged"]
+
+WEIGHTS: tuple[str, ...] = get_args(Weights)
+
 DTYPES = ("bfloat16", "float16", "float32")
 
 ENGINE_FIELDS = (
@@ -107,8 +110,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         output_tokens: tokens generated for every request, end-of-sequence ignored.
         batch_size: requests served together.
         engine: one of ENGINES.
-        weights: ``dummy`` (random, from the configuration, no download), ``hub`` (Hugging Face), or
-            ``packaged`` (from an installed Python package).
+        weights: one of WEIGHTS. ``dummy``: random, made by the engine in memory as it likes (vLLM's are uniform and
+            tiny); ``normal``: normal(0, 0.02) by ``seed``, norms one, written once to a local checkpoint that
+            every engine and stack loads; ``hub``: Hugging Face's; ``packaged``: from an installed Python package.
         dtype: one of DTYPES.
         decoding: how the next token is chosen.
         torch_compile: compile the model's forward pass with ``torch.compile``.
@@ -126,7 +130,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int
     batch_size: int = 1
     engine: str = "transformers"
-    weights: Literal["dummy", "hub", "packaged"] = "dummy"
+    weights: Weights = "dummy"
     dtype: str = "bfloat16"
     decoding: Decoding = Greedy()
     torch_compile: bool = False
@@ -139,7 +143,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(self.model, str):
             msgspec.structs.force_setattr(self, "model", model_named(self.model))
         _known("engine", self.engine, ENGINES)
-        _known("weights", self.weights, ("dummy", "hub", "packaged"))
+        _known("weights", self.weights, WEIGHTS)
         _known("dtype", self.dtype, DTYPES)
         for field in ("input_tokens", "output_tokens", "batch_size", "tensor_parallel_size"):
             value = getattr(self, field)
@@ -173,7 +177,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             _require(not isinstance(self.decoding, Beam), "engine 'openai': the API has no beam search")
             return
         _require(not self.torch_compile, "engine 'vllm' compiles by itself: enforce_eager=True turns that off")
-        _require(self.weights != "packaged", "engine 'vllm' serves 'dummy' and 'hub' weights")
+        _require(self.weights != "packaged", "engine 'vllm' serves 'dummy', 'normal' and 'hub' weights")
         if self.speculation is not None:
             draft, model = self.speculation.preset, self.preset
             sizes = [each.config.get("vocab_size") for each in (draft, model)]
@@ -297,91 +301,6 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """What two identities differ in, as ``field: one -> other``, by field name."""
     names = sorted(one.keys() | other.keys())
     return [f"{n}: {_plain(one.get(n))} -> {_plain(other.get(n))}" for n in names if one.get(n) != other.get(n)]
-
-
-class Arms(Mapping[str, Scenario]):
-    """Named scenarios of one comparison, interleaved when measured; the last is the control.
-
-    ``Arms(beam=..., greedy=...)`` is immutable and hashable, so it can be a parameter value; ``at`` sets fields
-    in every arm and names the case: ``str(arms.at(batch_size=8))`` is ``8``.
-
-    Raises:
-        ScenarioError: fewer than two arms, or arms whose requests differ in length (their effect would be of
-            the work, not of how it is served).
-    """
-
-    def __init__(self, **arms: Scenario) -> None:
-        _require(len(arms) >= 2, "a comparison needs two arms or more")
-        lengths = {(arm.input_tokens, arm.output_tokens) for arm in arms.values()}
-        _require(len(lengths) == 1, f"arms must serve requests of equal lengths, not {sorted(lengths)}")
-        self._arms: Mapping[str, Scenario] = MappingProxyType(dict(arms))
-        self._label = "-".join(arms)
-
-    def at(self, **fields: Any) -> "Arms":
-        """The same arms with these fields set in each."""
-        changed = Arms(**{name: arm.replace(**fields) for name, arm in self._arms.items()})
-        return changed.named("-".join(str(value) for value in fields.values()))
-
-    def named(self, label: str) -> "Arms":
-        """The same arms under another label, which names the case."""
-        renamed = Arms(**self._arms)
-        renamed._label = label
-        return renamed
-
-    @property
-    def control(self) -> str:
-        """Name of the arm that effects are relative to."""
-        return list(self._arms)[-1]
-
-    @property
-    def batch_size(self) -> int:
-        """Largest batch size among the arms."""
-        return max(arm.batch_size for arm in self._arms.values())
-
-    def __getitem__(self, name: str) -> Scenario:
-        return self._arms[name]
-
-    def __iter__(self) -> Any:
-        return iter(self._arms)
-
-    def __len__(self) -> int:
-        return len(self._arms)
-
-    def __eq__(self, other: object) -> bool:
-        """Equal arms in equal order: the last is the control."""
-        return isinstance(other, Arms) and list(self.items()) == list(other.items())
-
-    def __hash__(self) -> int:
-        return hash(tuple(self._arms.items()))
-
-    def __str__(self) -> str:
-        return self._label
-
-    def __repr__(self) -> str:
-        return f"Arms({', '.join(f'{name}={arm}' for name, arm in self._arms.items())})"
-
-
-class Series(tuple[Scenario, ...]):
-    """Scenarios that differ in one number, measured side by side: ``Series.over(base, input_tokens=(1, 2, 4))``."""
-
-    label: str = "series"
-
-    @classmethod
-    def over(cls, base: Scenario, **axis: tuple[int, ...]) -> "Series":
-        """One scenario per value of one field.
-
-        Raises:
-            ScenarioError: not exactly one field, or fewer than two values.
-        """
-        _require(len(axis) == 1, f"a series runs over exactly one field, not {sorted(axis)}")
-        ((field, values),) = axis.items()
-        _require(len(values) >= 2, f"a series over {field} needs two values or more")
-        series = cls(base.replace(**{field: value}) for value in values)
-        series.label = str(base.batch_size)
-        return series
-
-    def __str__(self) -> str:
-        return self.label
 
 
 def _preset_names() -> Mapping[str, Model]:

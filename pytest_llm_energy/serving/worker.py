@@ -135,6 +135,7 @@ def _read_requests(requests: "queue.SimpleQueue[str]") -> None:
     for line in sys.stdin:
         requests.put(line)
     os.killpg(0, signal.SIGKILL)
+    os._exit(1)  # the first process of a container is immune to its own signals, and takes the rest along
 
 
 def main() -> None:

@@ -15,9 +15,10 @@ from pytest_llm_energy.verdicts.baselines import (
     read_baseline,
     write_baseline,
 )
-from pytest_llm_energy.verdicts.journal import Checked, Journal, Opened
+from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.judge import arm_identity, by_start, relative_uncertainty
 from pytest_llm_energy.verdicts.measured import Arm
+from pytest_llm_energy.verdicts.records import Checked, Opened
 
 
 class Blessed(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,12 +37,18 @@ class Blessed(msgspec.Struct, frozen=True, kw_only=True):
     sessions: int
 
 
-def bless(journal: Journal, folder: Path, *, reason: str) -> list[Blessed]:
+def bless(journal: Journal, folder: Path, *, reason: str, with_arguments: bool = False) -> list[Blessed]:
     """Add a journal's sessions to the baselines of the findings it measured.
 
     A journal holds one session, or one per suite run and set of boards where it was resumed or has several; those
     that are blessed already stay as they are. Sessions are added, never replaced: the first one stays, so that
     creep since then can be seen. Every file is prepared before the first is written.
+
+    Args:
+        journal: what was measured.
+        folder: of the baselines.
+        reason: why these levels are right.
+        with_arguments: bless also what was measured with engine arguments that the scenarios do not say.
 
     Raises:
         BaselineError: no reason is given, the journal holds nothing to bless, its sessions are blessed already, a
@@ -49,6 +56,13 @@ def bless(journal: Journal, folder: Path, *, reason: str) -> list[Blessed]:
     """
     if not reason.strip():
         raise BaselineError("blessing needs a reason: --reason 'why these levels are right'")
+    arguments = {name: v for o in journal.openings for name, v in o.arguments.items() if name != "endpoint"}
+    if arguments and not with_arguments:
+        given = ", ".join(f"{name}={value}" for name, value in arguments.items())
+        raise BaselineError(
+            f"{journal.path} was measured with --energy-argument {given}, which the scenarios do not say: measure "
+            "without, or bless it all the same with --with-arguments"
+        )
     prepared = []
     for finding, checks in _findings(journal, "bless").items():
         old = read_baseline(folder, journal.opened.gpu, finding)
@@ -82,7 +96,7 @@ def _findings(journal: Journal, what: str) -> dict[str, list[Checked]]:
     """Checks of cases with valid runs, by finding."""
     findings: dict[str, list[Checked]] = {}
     for check in journal.checks:
-        if all(arm.runs for arm in journal.measured(check).arms):
+        if check.key not in journal.cut and all(arm.runs for arm in journal.measured(check).arms):
             findings.setdefault(check.key.finding, []).append(check)
     if not findings:
         raise BaselineError(f"{journal.path} holds no checked case with valid runs: nothing to {what}")

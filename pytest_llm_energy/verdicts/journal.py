@@ -5,8 +5,6 @@ joins the segments into the journal when the run ends. Judging needs the journal
 """
 
 import gzip
-import os
-import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -16,196 +14,22 @@ from typing import get_args
 import msgspec
 
 from pytest_llm_energy.errors import JournalError
-from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.metering.meter import Reading
-from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.serving.stack import Side
-from pytest_llm_energy.verdicts.claims import Claim
-from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run, counting
-
-SCHEMA = 2
-"""2 added ``began`` and ``ended``; journals of 1 are read, and cannot be resumed."""
-
-
-class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="opened"):
-    """A process began to measure on devices: under which conditions.
-
-    Attributes:
-        against: the other stack that arms are measured on in turn, in words.
-        session: id of the suite run, the same in all its processes; empty in journals of schema 1.
-        opening: id of this record, unique among journals; empty in journals of schema 1.
-    """
-
-    schema: int
-    when: str
-    version: str
-    gpu: str
-    gpu_name: str
-    method: str
-    source: str
-    fingerprint: Fingerprint
-    simulated: bool = False
-    against: str | None = None
-    session: str = ""
-    opening: str = ""
-
-
-class Began(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="began"):
-    """A case began; what was recorded of it before, by a run that was cut, counts no more."""
-
-    key: CaseKey
-    opening: str
-
-
-class Ended(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="ended"):
-    """The body of a case ran to its end: nothing of it is missing.
-
-    Attributes:
-        key: the case.
-        seconds: how long it took, without the engine starts, which are recorded as such.
-    """
-
-    key: CaseKey
-    seconds: float
-
-
-class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="started"):
-    """An engine was started."""
-
-    start: str
-    engine: str
-    seconds: float
-    stack: dict[str, str]
-
-
-class Ran(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="ran"):
-    """An arm was run and metered once, validly or not."""
-
-    key: CaseKey
-    series: int
-    arm: str
-    identity: Identity | None
-    run: Run
-    side: Side = "present"
-
-
-class Windowed(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="windowed"):
-    """A window of the caller's own work."""
-
-    key: CaseKey
-    name: str
-    reading: Reading
-
-
-class Checked(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="checked"):
-    """A test asked for a verdict.
-
-    Attributes:
-        key: the case.
-        series: which of its measurements.
-        tp: devices the case runs on.
-        arms: names of the arms in order.
-        control: the arm that effects are relative to, None for a series.
-        claim: what the finding asserts, None for levels alone.
-        budget: allowed relative increase that the test itself states, None for none.
-        figures: ids of the published figures the claim is about.
-    """
-
-    key: CaseKey
-    series: int
-    tp: int
-    arms: tuple[str, ...]
-    control: str | None = None
-    claim: Claim | None = None
-    budget: float | None = None
-    figures: tuple[str, ...] = ()
-
-
-class Troubled(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="troubled"):
-    """A case ended in an error."""
-
-    key: CaseKey
-    says: str
-
-
-Record = Opened | Began | Started | Ran | Windowed | Checked | Troubled | Ended
-
-
-class Segment:
-    """One process's part of a journal; each record is in the file when ``write`` returns."""
-
-    def __init__(self, path: Path) -> None:
-        """Create the file.
-
-        Raises:
-            JournalError: it cannot be created.
-        """
-        self._path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab", buffering=0)
-        except OSError as error:
-            raise JournalError(
-                f"cannot write the journal at {path}: {error.strerror or error}; name another place with "
-                "--energy-journal"
-            ) from error
-
-    def write(self, record: Record) -> None:
-        """Append a record.
-
-        Raises:
-            JournalError: the disk is full or gone; what was written before is intact.
-        """
-        line = msgspec.json.encode(record) + b"\n"
-        size = os.fstat(self._file.fileno()).st_size
-        try:
-            if self._file.write(line) != len(line):
-                raise OSError(None, "no room for the whole record")
-        except OSError as error:
-            os.ftruncate(self._file.fileno(), size)
-            raise JournalError(
-                f"cannot append to the journal {self._path}: {error.strerror or error}; the records before this "
-                "one are intact"
-            ) from error
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-def segments_folder(journal: Path) -> Path:
-    """Where the segments of a journal lie until they are joined."""
-    return journal.with_name(journal.name + ".segments")
-
-
-def has_segments(journal: Path) -> bool:
-    """Whether a run that was killed, or still runs, left segments of a journal."""
-    return any(segments_folder(journal).glob("*.jsonl"))
-
-
-def join_segments(journal: Path) -> None:
-    """Make the journal of its segments, in one step, and remove them; without any, nothing is made.
-
-    Raises:
-        JournalError: the journal cannot be written; the segments stay.
-    """
-    folder = segments_folder(journal)
-    segments = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
-    try:
-        if segments:
-            joining = folder / "joining"
-            with joining.open("wb") as whole:
-                for segment in segments:
-                    data = segment.read_bytes()
-                    whole.write(data[: data.rfind(b"\n") + 1])  # without a line that a crash cut off
-            joining.replace(journal)
-        if folder.is_dir():
-            shutil.rmtree(folder)
-    except OSError as error:
-        raise JournalError(
-            f"cannot join {folder} into {journal}: {error.strerror or error}; the segments are kept, and "
-            f"--energy-replay={journal} reads them"
-        ) from error
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, counting
+from pytest_llm_energy.verdicts.records import (
+    SCHEMA,
+    Began,
+    Checked,
+    Ended,
+    Opened,
+    Ran,
+    Record,
+    Started,
+    Troubled,
+    Windowed,
+)
+from pytest_llm_energy.verdicts.segments import segments_folder
 
 
 class Journal:
@@ -232,6 +56,7 @@ class Journal:
         self.troubles: dict[CaseKey, str] = {}
         self.seconds: dict[CaseKey, float] = {}
         self._opened: dict[CaseKey, Opened] = {}
+        self._began: set[CaseKey] = set()
         self._windowed: dict[CaseKey, list[Reading]] = {}
         self._runs: dict[tuple[CaseKey, int], dict[str, list[Ran]]] = {}
         for record in self.records:
@@ -273,8 +98,13 @@ class Journal:
 
     @property
     def cases(self) -> set[CaseKey]:
-        """Cases that were measured: with a check, with windows alone, or with an error."""
-        return {check.key for check in self.checks} | self.troubles.keys() | self._windowed.keys()
+        """Cases that were measured: with a check, with windows alone, with an error, or cut."""
+        return {check.key for check in self.checks} | self.troubles.keys() | self._windowed.keys() | self.cut
+
+    @property
+    def cut(self) -> set[CaseKey]:
+        """Cases that began and neither ended nor failed: the run was killed in them. Schema 1 does not tell."""
+        return self._began - self.seconds.keys() - self.troubles.keys()
 
     @cached_property
     def finished(self) -> set[CaseKey]:
@@ -324,6 +154,7 @@ class Journal:
                 f"{self.path}: {key} began under {began.opening!r}, and no record 'opened' before it is called so"
             )
         self._opened[key] = opened
+        self._began.add(key)
         self.checks = [check for check in self.checks if check.key != key]
         self._runs = {of: arms for of, arms in self._runs.items() if of[0] != key}
         for held in (self.troubles, self.seconds, self._windowed):

@@ -12,8 +12,9 @@ from pytest_llm_energy.serving.scenario import Identity, differences
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.baselines import Baseline, Figure, Published, Samples, Session
 from pytest_llm_energy.verdicts.claims import Claim, Statement, paired
-from pytest_llm_energy.verdicts.journal import Checked, Journal
+from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run
+from pytest_llm_energy.verdicts.records import Checked
 from pytest_llm_energy.verdicts.rows import Change, ClaimRow, ClaimVerdict, LevelRow, LevelVerdict, Row
 from pytest_llm_energy.verdicts.statistics import Interval, Sample
 
@@ -78,11 +79,15 @@ def judge_recorded(
     """Judge every check that a journal holds of a case.
 
     Raises:
-        EnergyError: the case ended in an error when it was measured.
+        EnergyError: the case ended in an error when it was measured, or was cut.
         MeasurementError: an arm has no valid run.
     """
     if key in journal.troubles:
         raise EnergyError(f"when it was measured: {journal.troubles[key]}")
+    if key in journal.cut:
+        raise EnergyError(
+            "the run was cut while this case was measured: go on with --energy-resume, or measure it anew"
+        )
     rows: list[Row] = []
     for check in journal.checks_of(key):
         measured = journal.measured(check)
@@ -200,7 +205,7 @@ def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditi
     seconds_then = stats.fmean(math.log(x) for s in samples for x in s.seconds_per_token)
     seconds = math.expm1(_log_seconds(arm.runs) - seconds_then)
     first = sessions[0]
-    other_board = bool(reference.boards) and not now.boards & reference.boards
+    other_board = now.boards != reference.boards
     where = " on other boards" if other_board else " on this board" if reference.boards else ""
     count = "1 session" if len(sessions) == 1 else f"{len(sessions)} sessions"
     return Change(
@@ -214,15 +219,13 @@ def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditi
     )
 
 
-def _levels_by_board(sessions: list[Session], case: str, arm: str) -> tuple[float, ...]:
-    """Level of an arm on each set of boards that a baseline has of it."""
-    logs: dict[tuple[str, ...], list[float]] = {}
+def _levels_by_board(sessions: list[Session], case: str, arm: str) -> tuple[tuple[float, ...], ...]:
+    """Levels of an arm in the sessions on each set of boards that a baseline has of it."""
+    levels: dict[tuple[str, ...], list[float]] = {}
     for session in sessions:
-        for samples in _samples(session, case, arm):
-            logs.setdefault(session.fingerprint.boards, []).append(
-                stats.fmean(math.log(joules) for joules in samples.joules_per_token)
-            )
-    return tuple(math.exp(stats.fmean(means)) for means in logs.values())
+        means = [stats.fmean(map(math.log, samples.joules_per_token)) for samples in _samples(session, case, arm)]
+        levels.setdefault(session.fingerprint.boards, []).append(math.exp(stats.fmean(means)))
+    return tuple(map(tuple, levels.values()))
 
 
 def _change_against(arm: Arm, conditions: Conditions) -> Change:

@@ -8,15 +8,9 @@ import msgspec
 
 from pytest_llm_energy.errors import JournalError
 from pytest_llm_energy.serving.scenario import differences
-from pytest_llm_energy.verdicts.journal import (
-    Began,
-    Journal,
-    Opened,
-    Record,
-    Started,
-    read_journal,
-    segments_folder,
-)
+from pytest_llm_energy.verdicts.journal import Journal, read_journal
+from pytest_llm_energy.verdicts.records import Began, Opened, Record, Started
+from pytest_llm_energy.verdicts.segments import segments_folder
 
 CARRIED = "0-resumed.jsonl"
 """Segment of what an earlier journal holds; its name sorts before those of processes, as its records are older."""
@@ -30,6 +24,8 @@ def differing(one: Opened, other: Opened) -> list[str]:
             "GPU model": opened.gpu,
             "meter": opened.method,
             "simulated": opened.simulated,
+            "--energy-against": opened.against,
+            **{f"--energy-argument {name}": value for name, value in opened.arguments.items()},
         }
         for opened in (one, other)
     ]

@@ -15,6 +15,9 @@ START_SD = 0.002
 SESSION_SD = 0.005
 """Between sessions on one board; a floor until journals have measured it."""
 
+SESSION_FREEDOM = 10.0
+"""How many sessions' worth of evidence that is, against what those of a baseline show themselves."""
+
 BOARD_SD = 0.04
 """Between boards of one model, where nothing else is known of a level: Llama-3.1-8B on two H200s differed by 8.4 %
 at batch 1, and by 0.9 % at batch 128, where the power limit levels them (2026-11-21, vLLM 0.25.1)."""
@@ -47,14 +50,14 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         relative_uncertainty: standard deviation of the metering of one run, relative.
         sessions: sessions the starts come from.
         boards: hashes of the boards they ran on, empty for a processor.
-        by_board: of a reference, the level on each of its sets of boards.
+        by_board: of a reference, the levels in its sessions on each of its sets of boards.
     """
 
     starts: tuple[tuple[float, ...], ...]
     relative_uncertainty: float
     sessions: int = 1
     boards: frozenset[str] = frozenset()
-    by_board: tuple[float, ...] = ()
+    by_board: tuple[tuple[float, ...], ...] = ()
 
     @property
     def runs(self) -> int:
@@ -72,16 +75,25 @@ def change(now: Sample, reference: Sample) -> Interval:
     The variance has a part per run and per start on either side, and one per session and board where the two
     sides differ in them.
     """
-    parts = [*_side(now), *_side(reference), (SESSION_SD**2 * (1 + 1 / reference.sessions), KNOWN)]
-    if reference.boards and not now.boards & reference.boards:
+    parts = [*_side(now), *_side(reference), _between_sessions(reference)]
+    if now.boards != reference.boards:
         variance, freedom = _between_boards(reference)
         parts.append((variance * (1 + 1 / max(1, len(reference.by_board))), freedom))
     return _relative(now.log_mean() - reference.log_mean(), parts)
 
 
+def _between_sessions(reference: Sample) -> tuple[float, float]:
+    """Variance between this session and the reference's, from what those show and what is known of others."""
+    logs = [[math.log(level) for level in levels] for levels in reference.by_board]
+    seen = sum(len(levels) - 1 for levels in logs)
+    squares = sum((x - statistics.fmean(levels)) ** 2 for levels in logs for x in levels)
+    variance = (SESSION_FREEDOM * SESSION_SD**2 + squares) / (SESSION_FREEDOM + seen)
+    return variance * (1 + 1 / reference.sessions), SESSION_FREEDOM + seen
+
+
 def _between_boards(reference: Sample) -> tuple[float, float]:
     """Variance between boards, and its degrees of freedom: from those of the reference and all others known."""
-    logs = [math.log(level) for level in reference.by_board]
+    logs = [statistics.fmean(map(math.log, levels)) for levels in reference.by_board]
     seen = len(logs) - 1 if len(logs) > 1 else 0
     squares = statistics.variance(logs) * seen if seen else 0.0
     return (BOARD_FREEDOM * BOARD_SD**2 + squares) / (BOARD_FREEDOM + seen), BOARD_FREEDOM + seen

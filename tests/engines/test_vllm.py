@@ -108,6 +108,20 @@ def test_an_argument_that_this_version_lacks_is_named_with_those_spelt_alike(poo
         pool.engine(TINY, (), ignore, stack=stack)
 
 
+@needs_vllm
+def test_arguments_that_are_the_scenarios_are_refused_and_too_few_requests_at_once_are_said(
+    pool: EnginePool,
+) -> None:
+    owned = Stack(pythons=VLLM.pythons, arguments={"vllm": {"dtype": "float16", "enable_prefix_caching": True}})
+    with pytest.raises(EngineError, match="the scenario says what dtype, enable_prefix_caching is"):
+        pool.engine(TINY, (), ignore, stack=owned)
+    few = Stack(pythons=VLLM.pythons, arguments={"vllm": {"max_num_seqs": 2}})
+    scenario = TINY.replace(batch_size=3)
+    with pytest.raises(EngineError, match="a batch of 3 requests does not fit: max_num_seqs is 2"):
+        pool.engine(scenario, (), ignore, stack=few).run(scenario, 1, ignore)
+    pool.retain(())
+
+
 def test_a_python_without_vllm_is_told_where_to_name_another() -> None:
     pool = EnginePool(name="test", deadline=60, on_start=lambda engine, scenario: None)
     with pytest.raises(EngineError, match="--energy-python vllm=COMMAND"):

@@ -127,3 +127,44 @@ def test_a_level_is_judged_against_the_other_stack_and_not_the_baseline(
                 "  to do:    stay on the other stack, or find what among the changes did it",
             ]
         )
+
+
+def test_arguments_of_a_run_stay_out_of_baselines_and_of_other_runs(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_batching=ENERGY_TEST)
+    options = (*QUICK, "--energy-argument=transformers.attn_implementation=eager")
+    assert pytester.runpytest_subprocess(*options).ret == 0
+    blessing = [sys.executable, "-m", "pytest_llm_energy.cli", "bless", "run.jsonl", "--reason=so", "--in-ci"]
+    refused = pytester.run(*blessing)
+    assert refused.ret == 2
+    refused.stderr.fnmatch_lines(["*was measured with --energy-argument transformers.attn_implementation=eager*"])
+    assert pytester.run(*blessing, "--with-arguments").ret == 0
+    resumed = pytester.runpytest_subprocess("--energy-resume=run.jsonl")
+    assert resumed.ret == pytest.ExitCode.USAGE_ERROR
+    resumed.stderr.fnmatch_lines(["*--energy-argument transformers.attn_implementation: eager -> none*"])
+
+
+def test_the_other_stack_has_the_arguments_of_the_one_under_test_unless_it_is_told_otherwise(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(
+        """
+from pytest_llm_energy.fixtures import SESSION
+
+def pytest_collection_finish(session):
+    for stack in session.config.stash[SESSION].options.stacks:
+        print(stack.side, dict(stack.arguments), stack.engines)
+"""
+    )
+    result = pytester.runpytest_subprocess(
+        "--co",
+        "--energy-argument=vllm.max_num_batched_tokens=4096",
+        "--energy-argument=vllm.enforce_eager=true",
+        "--energy-against=vllm=/old/python",
+        "--energy-against-argument=vllm.enforce_eager=false",
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "present {'vllm': {'max_num_batched_tokens': 4096, 'enforce_eager': True}} None",
+            "against {'vllm': {'max_num_batched_tokens': 4096, 'enforce_eager': False}} frozenset({'vllm'})",
+        ]
+    )

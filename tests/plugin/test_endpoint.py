@@ -20,6 +20,10 @@ URL = "--energy-endpoint=http://127.0.0.1:9"
         (["--energy-endpoint=http://me:secret@localhost/v1"], "*keep credentials out of the URL*"),
         (["--energy-endpoint-gpus=0"], "*are of a server: give --energy-endpoint*"),
         ([URL, "--energy-endpoint-gpus=7"], "*--energy-endpoint-gpus names '7'; this host's devices*"),
+        ([URL, "--energy-starts=3"], "*a server that runs is one start*"),
+        ([URL, "--energy-against=python3"], "*--energy-against is about engines that are started*"),
+        ([URL, f"{URL.replace('endpoint', 'against-endpoint')}"], "*are both http://127.0.0.1:9/v1*"),
+        (["--energy-against-endpoint=http://127.0.0.1:9"], "*name the one under test, --energy-endpoint*"),
         ([URL, "-n2"], "*two processes would drive the same endpoint*-n0*"),
     ],
 )

@@ -32,7 +32,7 @@ def test_a_hungrier_level_is_one_failed_test_that_says_what_how_much_and_how_sur
             "*test_falls[[]h200-8[]]*",
             "batching falls[[]8[]] on h200: arm 'batched' regressed",
             "  what:     * per token, where the reference has *",
-            "            (baseline, 1 session since 2026-01-01 (first measurement))",
+            "            (baseline, 1 session on this board since 2026-01-01 (first measurement))",
             "  how much: +?*.? % energy per token, where +3.0 % is allowed",
             "  how sure: between +* % and +* %, each bound wrong at most 1% of the time; 3 runs of 1 *",
             "  why:      a token takes 0.0% longer and draws *% more power meanwhile (energy = power x time)",

@@ -8,7 +8,9 @@ import pytest
 
 from pytest_llm_energy.cli import main
 from pytest_llm_energy.verdicts.baselines import read_baseline
-from pytest_llm_energy.verdicts.journal import Began, Journal, Ran, read_journal, segments_folder
+from pytest_llm_energy.verdicts.journal import Journal, read_journal
+from pytest_llm_energy.verdicts.records import Began, Ran
+from pytest_llm_energy.verdicts.segments import segments_folder
 from tests.journals import SimulatedSession
 from tests.plugin.conftest import PLAIN
 
@@ -93,6 +95,16 @@ def test_a_killed_run_goes_on_with_the_case_that_was_cut(pytester: pytest.Pytest
     assert tables(replayed) == tables(resumed)
     assert len(tables(replayed)) == 3 * (2 + 2 + 1)
     assert bodies(pytester) == ["sum 1", "sum 2", "sum 2", "sum 3"]
+
+
+def test_a_case_that_was_cut_is_an_error_when_it_is_judged(pytester: pytest.Pytester, killed: Path) -> None:
+    replayed = pytester.runpytest_subprocess("--energy-gate=off", f"--energy-replay={killed}")
+    replayed.stdout.fnmatch_lines(
+        [
+            "EnergyError: *was cut while this case was measured: *--energy-resume*",
+            "energy: judged ? of 3 (*1 errored, 1 skipped)*",
+        ]
+    )
 
 
 def test_each_piece_is_blessed_as_a_session(pytester: pytest.Pytester, killed: Path) -> None:

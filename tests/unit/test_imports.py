@@ -60,7 +60,7 @@ def test_only_hardware_and_the_nvml_meter_touch_nvml_and_only_engines_touch_torc
 
 def test_a_worker_needs_the_standard_library_alone() -> None:
     standard = sys.stdlib_module_names
-    for name in ("worker.py", "endpoint.py", "fresh_prompts.py"):
+    for name in ("worker.py", "checkpoint.py", "endpoint.py", "fresh_prompts.py"):
         roots = {module.split(".")[0] for module in imports(PACKAGE / "serving" / name)}
         assert roots <= standard, name
     for engine in (PACKAGE / "serving" / "engines").glob("*.py"):

@@ -8,9 +8,11 @@ from pytest_llm_energy import Scenario, saves
 from pytest_llm_energy.errors import BaselineError, JournalError
 from pytest_llm_energy.verdicts.baselines import read_baseline
 from pytest_llm_energy.verdicts.blessing import bless
-from pytest_llm_energy.verdicts.journal import SCHEMA, join_segments, read_journal, segments_folder
+from pytest_llm_energy.verdicts.journal import read_journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
+from pytest_llm_energy.verdicts.records import SCHEMA
 from pytest_llm_energy.verdicts.rows import LevelRow
+from pytest_llm_energy.verdicts.segments import join_segments, segments_folder
 from tests.journals import SimulatedSession
 
 PLAIN = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)

@@ -8,9 +8,9 @@ from pytest_llm_energy.errors import BaselineError, MeasurementError
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.verdicts.baselines import Baseline, BaselineCase, Published, Samples, Session, read_published
 from pytest_llm_energy.verdicts.claims import Claim
-from pytest_llm_energy.verdicts.journal import Checked
 from pytest_llm_energy.verdicts.judge import Conditions, judge
 from pytest_llm_energy.verdicts.measured import Arm, Measured
+from pytest_llm_energy.verdicts.records import Checked
 from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow
 from tests.unit.measurements import KEY, PLAIN, arm, compared
 

@@ -7,19 +7,13 @@ from pytest_llm_energy import Scenario, saves
 from pytest_llm_energy.errors import JournalError
 from pytest_llm_energy.verdicts.baselines import read_baseline
 from pytest_llm_energy.verdicts.blessing import bless
-from pytest_llm_energy.verdicts.journal import (
-    Began,
-    Checked,
-    Journal,
-    Ran,
-    join_segments,
-    read_journal,
-    segments_folder,
-)
+from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.pieces import carry, read_journals
+from pytest_llm_energy.verdicts.records import Began, Checked, Ran
 from pytest_llm_energy.verdicts.rows import LevelRow
+from pytest_llm_energy.verdicts.segments import join_segments, segments_folder
 from tests.journals import SimulatedSession
 
 PLAIN = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)
@@ -73,7 +67,7 @@ def test_another_board_than_the_baselines_widens_the_interval_of_its_own_piece_a
 
 
 def test_each_piece_is_a_session_and_one_that_is_blessed_already_stays(whole: Journal, tmp_path: Path) -> None:
-    carried = Journal(tmp_path / "cut.jsonl", read_journal(tmp_path / "cut.jsonl").records[:10], torn=0)
+    carried = Journal(tmp_path / "cut.jsonl", read_journal(tmp_path / "cut.jsonl").records[:11], torn=0)
     assert len(bless(carried, tmp_path, reason="the first piece")) == 1
     bless(whole, tmp_path, reason="the whole")
     baseline = read_baseline(tmp_path, "h200", "batching")

@@ -26,7 +26,7 @@ def test_work_does_not_change_the_engine_and_switches_do() -> None:
     [
         ({"model": "lama"}, "unknown model 'lama'.*Known: .*Llama-3.1-8B"),
         ({"engine": "vlm"}, "unknown engine 'vlm'; known: transformers"),
-        ({"weights": "random"}, "known: dummy, hub, packaged"),
+        ({"weights": "random"}, "known: dummy, normal, hub, packaged"),
         ({"dtype": "int3"}, "known: bfloat16"),
         ({"batch_size": 0}, "batch_size must be a positive integer, not 0"),
         ({"input_tokens": 1.5}, "input_tokens must be a positive integer"),
@@ -37,7 +37,7 @@ def test_work_does_not_change_the_engine_and_switches_do() -> None:
         ({"enforce_eager": True}, "enforce_eager is vLLM's"),
         ({"speculation": Speculation(draft="tiny-llama")}, "without speculation: use engine='vllm'"),
         ({"engine": "vllm", "torch_compile": True}, "compiles by itself"),
-        ({"engine": "vllm", "model": "SmolLM2-135M", "weights": "packaged"}, "serves 'dummy' and 'hub' weights"),
+        ({"engine": "vllm", "model": "SmolLM2-135M", "weights": "packaged"}, "serves 'dummy', 'normal' and 'hub'"),
         (
             {"engine": "vllm", "speculation": Speculation(draft="Llama-3.2-1B")},
             "vocabularies differ: Llama-3.2-1B has",

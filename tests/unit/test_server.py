@@ -88,13 +88,20 @@ def test_a_servers_processes_are_no_strangers_and_others_are(listeners: Listener
 
 
 def test_a_server_that_cannot_be_found_is_taken_for_what_was_there_before(listeners: Listeners) -> None:
-    (url, pid, _), (_, other, newcomer) = listeners
-    for where, why in ((url, "none of its processes is on the devices"), ("http://10.255.0.1/v1", "no address of")):
-        meter = meter_of(other)
-        meter_server(meter, ServerProcesses(where))
-        assert "the server cannot be told from others" in meter.source
-        assert why in meter.source
-        assert meter.strangers([other, newcomer, pid]) == [newcomer, pid]
+    (_, pid, _), (_, other, newcomer) = listeners
+    meter = meter_of(other)
+    meter_server(meter, ServerProcesses("http://10.255.0.1/v1"))
+    assert "the server cannot be told from others" in meter.source
+    assert "no address of" in meter.source
+    assert meter.strangers([other, newcomer, pid]) == [newcomer, pid]
+
+
+def test_a_server_that_is_on_other_devices_is_not_metered_on_these(listeners: Listeners) -> None:
+    (url, pid, _), (here, other, _) = listeners
+    for servers in ((url,), (here, url)):
+        says = rf"pid {pid}.* is not on the devices.*pid {other}.*--energy-endpoint-gpus"
+        with pytest.raises(MeterError, match=says):
+            meter_server(meter_of(other), ServerProcesses(*servers))
 
 
 def test_devices_on_which_nothing_runs_are_not_metered_for_a_server_that_is_not_found() -> None:

@@ -100,7 +100,7 @@ def test_boards_of_a_baseline_tell_how_much_boards_differ() -> None:
             relative_uncertainty=0.001,
             sessions=6,
             boards=frozenset(f"board {number}" for number in range(len(levels))),
-            by_board=levels,
+            by_board=tuple((level,) for level in levels),
         )
         return statistics.change(now, reference).half_width
 

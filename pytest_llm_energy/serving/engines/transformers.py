@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 
+from ..checkpoint import checkpoint
 from ..worker import RefusedError, Say, prompt_text
 
 ARGUMENTS = ("attn_implementation",)
@@ -48,17 +49,24 @@ class Engine:
         dtype = getattr(torch, identity["dtype"])
         self._tokenizer: Any = None
         say(f"{identity['weights']} weights of {model['name']}")
-        self._model = self._load(identity["weights"], model, dtype).to(self._device).eval()
+        self._model = self._load(identity, model, dtype, say).to(self._device).eval()
         if self._compiled:
             self._model.forward = torch.compile(self._model.forward)
         self._batch: tuple[Any, dict[str, Any]] | None = None
 
-    def _load(self, weights: str, model: dict[str, Any], dtype: Any) -> Any:
+    def _load(self, identity: dict[str, Any], model: dict[str, Any], dtype: Any, say: Say) -> Any:
         automatic: Any = transformers.AutoModelForCausalLM
-        if weights == "dummy":
+        weights = identity["weights"]
+        if weights in ("dummy", "normal"):
             config: Any = transformers.AutoConfig.for_model(model["model_type"], **model["config"])
-            with self._device:
-                made = automatic.from_config(config, dtype=dtype, **self._arguments)
+            options = {"dtype": dtype, **self._arguments}
+            if weights == "normal":
+                folder = checkpoint(model, dtype=identity["dtype"], seed=self._seed, say=say)
+                # Not the configuration that lies there: another version of transformers may have written it.
+                made = automatic.from_pretrained(folder, config=config, **options)
+            else:
+                with self._device:
+                    made = automatic.from_config(config, **options)
             made.generation_config.eos_token_id = None
             return made
         if weights == "hub":

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import checkpoint, folder_name
 from ..worker import RefusedError, Say, prompt_text
 
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -27,11 +28,24 @@ FIRST_TOKEN = 10
 ACCEPTANCE_TOLERANCE = 0.05
 """Relative deviation from the acceptance length asked for that a run may have."""
 
-CACHE_SHARE = 0.2
+CACHE_SHARE = 0.25
 """Of a device's memory, for the KV cache of an engine that needs no more: two engines shall fit side by side."""
 
 FREE_SHARE = 0.05
 """What vLLM is told to find free before it starts. It checks no more where the cache's size is given."""
+
+OWNED = {
+    "model",
+    "load_format",
+    "skip_tokenizer_init",
+    "dtype",
+    "tensor_parallel_size",
+    "max_model_len",
+    "seed",
+    "speculative_config",
+    "enable_prefix_caching",
+}
+"""Engine arguments that are the scenario's, or this method's: prompts are the same in every batch, for one."""
 
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -72,11 +86,11 @@ class Engine:
         hub = identity["weights"] == "hub"
         if identity["weights"] == "packaged":
             raise RefusedError(
-                "engine 'vllm' serves 'dummy' and 'hub' weights; 'packaged' ones only 'transformers' does"
+                "engine 'vllm' serves 'dummy', 'normal' and 'hub' weights; 'packaged' ones only 'transformers' does"
             )
         options: dict[str, Any] = {
-            "model": model["hub_id"] if hub else self._written(model, identity["dtype"]),
-            "load_format": "auto" if hub else "dummy",
+            "model": self._place(model, identity, say),
+            "load_format": "dummy" if identity["weights"] == "dummy" else "auto",
             "skip_tokenizer_init": not hub,
             "dtype": identity["dtype"],
             "tensor_parallel_size": identity["tensor_parallel_size"],
@@ -90,8 +104,12 @@ class Engine:
             "gpu_memory_utilization": FREE_SHARE,
         }
         if self._speculation is not None:
-            options["speculative_config"] = self._speculative(request["draft"], identity, hub=hub)
-        options |= request.get("arguments") or {}
+            options["speculative_config"] = self._speculative(request["draft"], identity, say)
+        arguments = request.get("arguments") or {}
+        if owned := sorted(OWNED & arguments.keys()):
+            raise RefusedError(f"the scenario says what {', '.join(owned)} is: set it there, not as an argument")
+        options |= arguments
+        self._most_requests = int(options["max_num_seqs"])
         say(f"{identity['weights']} weights of {model['name']}, vLLM {vllm.__version__}")
         self._llm: Any = vllm.LLM(**_known(options))
         cache = self._llm.llm_engine.vllm_config.cache_config
@@ -134,7 +152,7 @@ class Engine:
         if decoding["strategy"] == "beam":
             if self._llm.llm_engine.tokenizer is None:
                 raise RefusedError(
-                    "vLLM's beam search wants a tokenizer, and dummy weights have none: use weights='hub'"
+                    "vLLM's beam search wants a tokenizer, and random weights have none: use weights='hub'"
                 )
             beams = vllm.sampling_params.BeamSearchParams(beam_width=decoding["width"], **common)
             return lambda: [each.sequences[0].tokens for each in self._llm.beam_search(self._prompts, beams)]
@@ -151,6 +169,10 @@ class Engine:
 
     def _require_room(self, work: dict[str, Any]) -> None:
         """A batch that does not fit would be served in parts, which is other work."""
+        if work["batch_size"] > self._most_requests:
+            raise RefusedError(
+                f"a batch of {work['batch_size']} requests does not fit: max_num_seqs is {self._most_requests}"
+            )
         lookahead = self._speculation["lookahead"] if self._speculation else 0
         width = work["decoding"].get("width", 1)
         each = width * _whole_blocks(work["input_tokens"] + work["output_tokens"] + lookahead)
@@ -170,7 +192,21 @@ class Engine:
         offset = chance.randrange(len(text))
         return [text[(offset + number) % len(text)] for number in range(tokens)]
 
-    def _written(self, model: dict[str, Any], dtype: str) -> str:
+    def _place(self, model: dict[str, Any], identity: dict[str, Any], say: Say) -> str:
+        """What vLLM is to load: a repository of the hub, or a folder."""
+        if identity["weights"] == "hub":
+            return str(model["hub_id"])
+        folder = self._written(model, identity["dtype"])
+        if identity["weights"] == "normal":
+            made = checkpoint(model, dtype=identity["dtype"], seed=self._seed, say=say)
+            # Not the configuration that lies there: another version of transformers may have written it.
+            for file in made.glob("*.safetensors*"):
+                link = folder / file.name
+                if not link.exists():
+                    link.symlink_to(file)
+        return str(folder)
+
+    def _written(self, model: dict[str, Any], dtype: str) -> Path:
         """A folder with the model's configuration and nothing else."""
         import transformers
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -178,15 +214,16 @@ class Engine:
         config: Any = transformers.AutoConfig.for_model(model["model_type"], **model["config"])
         config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model["model_type"]]]
         config.dtype = dtype
-        folder = Path(self._folder.name, model["name"])
+        # Two models of one name may differ, as a model and its draft.
+        folder = Path(self._folder.name, folder_name(model, dtype=dtype, seed=self._seed))
         config.save_pretrained(folder)
-        return str(folder)
+        return folder
 
-    def _speculative(self, draft: dict[str, Any], identity: dict[str, Any], *, hub: bool) -> dict[str, Any]:
+    def _speculative(self, draft: dict[str, Any], identity: dict[str, Any], say: Say) -> dict[str, Any]:
         assert self._speculation is not None
         asked: dict[str, Any] = {
             "method": "draft_model",
-            "model": draft["hub_id"] if hub else self._written(draft, identity["dtype"]),
+            "model": self._place(draft, identity, say),
             "num_speculative_tokens": self._speculation["lookahead"],
             "draft_tensor_parallel_size": identity["tensor_parallel_size"],
         }
@@ -235,8 +272,7 @@ def _cache_bytes(request: dict[str, Any]) -> int:
     tokens = limits["cache_tokens"]
     if tokens == limits["usual_cache_tokens"] and torch.cuda.is_available():
         share = CACHE_SHARE * torch.cuda.get_device_properties(0).total_memory
-        fitting = 1 << max(0, int(share / per_token).bit_length() - 1)
-        tokens = min(tokens, fitting)
+        tokens = min(tokens, int(share / per_token))
     return int(per_token * (tokens + SPARE_BLOCKS * BLOCK_TOKENS))
 
 

@@ -1,0 +1,121 @@
+"""What a journal is made of: one record a line."""
+
+from typing import Any
+
+import msgspec
+
+from pytest_llm_energy.hardware.fingerprint import Fingerprint
+from pytest_llm_energy.metering.meter import Reading
+from pytest_llm_energy.serving.scenario import Identity
+from pytest_llm_energy.serving.stack import Side
+from pytest_llm_energy.verdicts.claims import Claim
+from pytest_llm_energy.verdicts.measured import CaseKey, Run
+
+SCHEMA = 2
+"""2 added ``began`` and ``ended``; journals of 1 are read, and cannot be resumed."""
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="opened"):
+    """A process began to measure on devices: under which conditions.
+
+    Attributes:
+        against: the other stack that arms are measured on in turn, in words.
+        arguments: of engines, on top of those that scenarios ask for, as ``engine.name``; of a server, its URL.
+        session: id of the suite run, the same in all its processes; empty in journals of schema 1.
+        opening: id of this record, unique among journals; empty in journals of schema 1.
+    """
+
+    schema: int
+    when: str
+    version: str
+    gpu: str
+    gpu_name: str
+    method: str
+    source: str
+    fingerprint: Fingerprint
+    simulated: bool = False
+    against: str | None = None
+    arguments: dict[str, Any] = {}
+    session: str = ""
+    opening: str = ""
+
+
+class Began(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="began"):
+    """A case began; what was recorded of it before, by a run that was cut, counts no more."""
+
+    key: CaseKey
+    opening: str
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="ended"):
+    """The body of a case ran to its end: nothing of it is missing.
+
+    Attributes:
+        key: the case.
+        seconds: how long it took, without the engine starts, which are recorded as such.
+    """
+
+    key: CaseKey
+    seconds: float
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="started"):
+    """An engine was started."""
+
+    start: str
+    engine: str
+    seconds: float
+    stack: dict[str, str]
+
+
+class Ran(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="ran"):
+    """An arm was run and metered once, validly or not."""
+
+    key: CaseKey
+    series: int
+    arm: str
+    identity: Identity | None
+    run: Run
+    side: Side = "present"
+
+
+class Windowed(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="windowed"):
+    """A window of the caller's own work."""
+
+    key: CaseKey
+    name: str
+    reading: Reading
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="checked"):
+    """A test asked for a verdict.
+
+    Attributes:
+        key: the case.
+        series: which of its measurements.
+        tp: devices the case runs on.
+        arms: names of the arms in order.
+        control: the arm that effects are relative to, None for a series.
+        claim: what the finding asserts, None for levels alone.
+        budget: allowed relative increase that the test itself states, None for none.
+        figures: ids of the published figures the claim is about.
+    """
+
+    key: CaseKey
+    series: int
+    tp: int
+    arms: tuple[str, ...]
+    control: str | None = None
+    claim: Claim | None = None
+    budget: float | None = None
+    figures: tuple[str, ...] = ()
+
+
+class Troubled(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="troubled"):
+    """A case ended in an error."""
+
+    key: CaseKey
+    says: str
+
+
+Record = Opened | Began | Started | Ran | Windowed | Checked | Troubled | Ended

@@ -1,0 +1,87 @@
+"""A journal while it is written: a segment per process, joined at the end."""
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from pytest_llm_energy.errors import JournalError
+from pytest_llm_energy.verdicts.records import Record
+
+
+class Segment:
+    """One process's part of a journal; each record is in the file when ``write`` returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Create the file.
+
+        Raises:
+            JournalError: it cannot be created.
+        """
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise JournalError(
+                f"cannot write the journal at {path}: {error.strerror or error}; name another place with "
+                "--energy-journal"
+            ) from error
+
+    def write(self, record: Record) -> None:
+        """Append a record.
+
+        Raises:
+            JournalError: the disk is full or gone; what was written before is intact.
+        """
+        line = msgspec.json.encode(record) + b"\n"
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(None, "no room for the whole record")
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), size)
+            raise JournalError(
+                f"cannot append to the journal {self._path}: {error.strerror or error}; the records before this "
+                "one are intact"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def segments_folder(journal: Path) -> Path:
+    """Where the segments of a journal lie until they are joined."""
+    return journal.with_name(journal.name + ".segments")
+
+
+def has_segments(journal: Path) -> bool:
+    """Whether a run that was killed, or still runs, left segments of a journal."""
+    return any(segments_folder(journal).glob("*.jsonl"))
+
+
+def join_segments(journal: Path) -> None:
+    """Make the journal of its segments, in one step, and remove them; without any, nothing is made.
+
+    Raises:
+        JournalError: the journal cannot be written; the segments stay.
+    """
+    folder = segments_folder(journal)
+    segments = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+    try:
+        if segments:
+            joining = folder / "joining"
+            with joining.open("wb") as whole:
+                for segment in segments:
+                    data = segment.read_bytes()
+                    whole.write(data[: data.rfind(b"\n") + 1])  # without a line that a crash cut off
+            joining.replace(journal)
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise JournalError(
+            f"cannot join {folder} into {journal}: {error.strerror or error}; the segments are kept, and "
+            f"--energy-replay={journal} reads them"
+        ) from error
