@@ -103,8 +103,9 @@ class Journal:
 
     @property
     def cut(self) -> set[CaseKey]:
-        """Cases that began and neither ended nor failed: the run was killed in them. Schema 1 does not tell."""
-        return self._began - self.seconds.keys() - self.troubles.keys()
+        """Cases that measured and neither ended nor failed: the run was killed in them. Schema 1 does not tell."""
+        measured = {key for key, _ in self._runs} | self._windowed.keys()
+        return measured & self._began - self.seconds.keys() - self.troubles.keys()
 
     @cached_property
     def finished(self) -> set[CaseKey]:

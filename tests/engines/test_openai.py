@@ -174,6 +174,30 @@ def test_a_suite_is_judged_on_the_endpoint_and_what_it_cannot_be_asked_is_skippe
     again.assert_outcomes(passed=1, skipped=5)
 
 
+def test_two_servers_are_measured_in_turn_each_by_its_own_model(
+    faulty: FaultyServer, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(SUITE)
+    with FaultyServer().running() as other:
+        other.ids = ["made-up-before"]
+        urls = (f"--energy-endpoint={faulty.url}", f"--energy-against-endpoint={other.url}")
+        result = pytester.runpytest_subprocess(*urls, "-k", "batched", "--energy-gate=off", *FAST)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            f"against {other.url}",
+            f"which differs in: *endpoint: {other.url} -> {faulty.url}*",
+            "*batched *mJ *% [[]*, *[]]*shown",
+        ]
+    )
+    assert {body["model"] for body in other.bodies} == {"made-up-before"}
+    assert {body["model"] for body in faulty.bodies} == {"made-up"}
+    journal = read_journal(pytester.path / "run.jsonl")
+    (check,) = journal.checks
+    for arm in journal.measured(check).arms:
+        assert [run.round for run in arm.runs] == [run.round for run in arm.against] == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
