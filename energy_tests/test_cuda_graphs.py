@@ -9,7 +9,6 @@ from pytest_llm_energy.fixtures import EnergyMeter
 ARMS = Arms(graphs=SERVED_LLAMA, eager=SERVED_LLAMA.replace(enforce_eager=True))
 
 
-@pytest.mark.gpu
 @pytest.mark.energy_cases("arms", gpu=[ARMS.at(batch_size=n) for n in (1, 8, 32, 128)])
 def test_graphs_save_energy(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(energy_meter.compare(arms), saves, published=["saves-on-a100", "saves-on-a6000"])

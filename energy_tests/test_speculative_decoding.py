@@ -15,19 +15,16 @@ DRAFTED = SERVED_LLAMA.replace(speculation=Speculation(draft="Llama-3.2-1B", loo
 ARMS = Arms(speculative=DRAFTED, plain=SERVED_LLAMA)
 
 
-@pytest.mark.gpu
 @pytest.mark.energy_cases("arms", gpu=[ARMS.at(batch_size=n) for n in (1, 4)])
 def test_speculation_saves_at_small_batches(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(energy_meter.compare(arms), saves, published="saves-at-small-batch")
 
 
-@pytest.mark.gpu
 @pytest.mark.energy_cases("arms", gpu=[ARMS.at(batch_size=n) for n in (64, 128)])
 def test_speculation_costs_at_large_batches(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(energy_meter.compare(arms), costs, published="costs-at-large-batch")
 
 
-@pytest.mark.gpu
 @pytest.mark.energy_cases("arms", gpu=[ARMS.at(batch_size=16)])
 def test_in_between_levels_alone_are_judged(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(energy_meter.compare(arms))

@@ -380,7 +380,8 @@ class _Window:
             return
         highest = max(record.peak(), found.joules / (ended - started))
         edges = 1.5 * witness.EDGE_SECONDS * max(0.0, highest - found.idle_watts)
-        bound = witness.DISAGREEMENT * found.joules + edges + 4 * found.uncertainty
+        unsure = max(found.uncertainty, record.missed(started, ended))
+        bound = witness.DISAGREEMENT * found.joules + edges + 4 * unsure
         if abs(seen - found.joules) > bound:
             says = (
                 f"counter {found.joules:.4g} J, integrated power {seen:.4g} J, at most {bound:.3g} J apart expected"

@@ -1,5 +1,6 @@
 """A second opinion on a window: instant power and clock events, sampled while it is open."""
 
+import math
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -89,6 +90,10 @@ class Record:
         ]
         distinct = [watts for watts, before in zip(inner[1:], inner, strict=False) if watts != before]
         return statistics.stdev(distinct) if len(distinct) > 2 else 0.0
+
+    def missed(self, started: float, ended: float) -> float:
+        """Standard deviation of integrated power, in joules, where a load fluctuates between samples."""
+        return self.spread(started, ended) * EDGE_SECONDS * math.sqrt(max(1.0, (ended - started) / EDGE_SECONDS))
 
     def peak(self) -> float:
         """Highest power seen."""

@@ -33,7 +33,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         simulated: true when no real device was behind the figures.
         fingerprint: of host and devices, boards hashed.
         stack: versions of what served, by package.
-        relative_uncertainty: of the metering of one run, one standard deviation.
+        relative_uncertainty: of the metering of one run, one standard deviation, as it was stated then; the judge
+            takes that of the run it judges, which is of the same arm and method.
         starts: samples by case and arm, one entry per engine start.
     """
 

@@ -19,8 +19,8 @@ from pytest_llm_energy.verdicts.rows import Change, ClaimRow, ClaimVerdict, Leve
 from pytest_llm_energy.verdicts.statistics import Interval, Sample
 
 DEFAULT_BUDGET = 0.03
-"""Relative increase that passes where nobody has set another: small against what upgrades cost, and above
-what a stored baseline from another board can resolve (two boards of one model differed by 2 %)."""
+"""Relative increase that passes where nobody has set another: small against what upgrades cost, and above what
+sessions on one board can resolve. Boards differ by more (``statistics.BOARD_SD``)."""
 
 IMPROVEMENT = 0.01
 """A level counts as improved when it is lower than its reference by this much, beyond doubt."""

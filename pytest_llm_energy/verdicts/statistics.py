@@ -13,7 +13,7 @@ START_SD = 0.002
 """Between engine starts on one board: starts' means had an sd of 0.11-0.22 % on an H200."""
 
 SESSION_SD = 0.005
-"""Between sessions on one board; a floor until journals have measured it."""
+"""Between sessions on one board, where a baseline has one session alone."""
 
 SESSION_FREEDOM = 10.0
 """How many sessions' worth of evidence that is, against what those of a baseline show themselves."""

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_llm_energy.errors import MeterError, UsageError
 from pytest_llm_energy.hardware.detection import Device
+from pytest_llm_energy.metering import codecarbon_process
 from pytest_llm_energy.metering.choice import choose_meter
 from pytest_llm_energy.metering.codecarbon_gpu import CodeCarbonGpuMeter, gpu_ids
 from pytest_llm_energy.metering.codecarbon_process import CodeCarbonProcessMeter
@@ -197,3 +198,21 @@ def test_codecarbons_own_tracker_meters_nothing_of_a_device_that_is_not_there() 
     absent = Device(index=0, uuid="GPU-none", name="NVIDIA H200", nvml_index=999)
     reading = CodeCarbonGpuMeter([absent]).open().close(0.0, 1.0)
     assert [reason.code for reason in reading.invalid] == ["no-energy"]
+
+
+def test_a_window_on_a_cpu_waits_until_what_it_meters_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    spun = iter([0.0, 0.1, 0.2, 0.205, 1.0])
+    slept: list[float] = []
+    monkeypatch.setattr(codecarbon_process, "_own_seconds", lambda others: next(spun))
+    monkeypatch.setattr(time, "sleep", slept.append)
+    codecarbon_process._wait_until_quiet(codecarbon_process.nobody)
+    assert len(slept) == 3
+
+
+def test_what_never_rests_is_metered_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(codecarbon_process, "_own_seconds", lambda others: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    codecarbon_process._wait_until_quiet(codecarbon_process.nobody)
+    assert now[0] == pytest.approx(codecarbon_process.QUIET_PATIENCE_SECONDS, abs=codecarbon_process.QUIET_SECONDS)

@@ -356,3 +356,24 @@ def test_no_fault_at_any_moment_of_a_window_yields_a_number_that_counts(
 
     reading, _ = Bench(SimulatedDevice(phase=phase)).window(length, plant=plant)
     assert not reading.valid
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02], ids=["steps", "steps-with-gaps"])
+def test_a_load_that_rises_and_falls_with_every_batch_is_known_as_well_as_is_said(pause: float) -> None:
+    """As serving static batches is: a prefill at full power, a decode at half of it, and some host work between."""
+    rnd = random.Random(5)
+    sigmas: list[float] = []
+    stated: list[float] = []
+    for number in range(40):
+        bench = Bench(SimulatedDevice(phase=rnd.uniform(0, 0.1), seed=number))
+        for _ in range(10):
+            prefill, decode = rnd.uniform(0.02, 0.2), rnd.uniform(0.1, 0.6)
+            high, low = rnd.uniform(550, 700), rnd.uniform(300, 500)
+            batch = [(prefill, high), (decode, low), *([(pause, 130.0)] if pause else [])]
+            pieces = batch * math.ceil(2.5 / (prefill + decode + pause))
+            reading, truth = bench.trace(pieces, delay=rnd.uniform(0, 0.1))
+            assert reading.valid
+            sigmas.append((reading.joules - truth) / reading.uncertainty_joules)
+            stated.append(reading.uncertainty_joules / truth)
+    assert statistics.fmean(abs(sigma) <= 2 for sigma in sigmas) > 0.93
+    assert statistics.fmean(stated) < 0.01
