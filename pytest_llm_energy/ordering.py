@@ -1,7 +1,7 @@
 """In which order tests run, so that engines start seldom."""
 
 from collections.abc import Collection, Hashable, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TypeVar
 
 Engine = TypeVar("Engine", bound=Hashable)
@@ -20,9 +20,7 @@ def engine_order(tests: Sequence[Collection[Engine]]) -> list[int]:
     for position, engines in enumerate(tests):
         if engines:
             groups.setdefault(frozenset(engines), []).append(position)
-    order = list(groups)
-    while (better := _one_move_better(order)) is not None:
-        order = better
+    order = _searched(list(groups))
     positions = iter([position for engines in order for position in groups[engines]])
     return [next(positions) if engines else position for position, engines in enumerate(tests)]
 
@@ -32,18 +30,40 @@ def engine_starts(order: Sequence[frozenset[Engine]]) -> int:
     return sum(len(later - earlier) for earlier, later in pairwise([frozenset[Engine](), *order]))
 
 
-def _one_move_better(order: list[frozenset[Engine]]) -> list[frozenset[Engine]] | None:
-    """The order with one stretch of groups moved or turned round that saves most starts; None when none does."""
-    least = engine_starts(order)
-    best = None
-    for low in range(len(order)):
-        for high in range(low + 1, len(order) + 1):
+MOST_TRIES = 300_000
+"""Moves that are looked at before the best order so far is taken: about half a second."""
+
+
+def _searched(groups: list[frozenset[Engine]]) -> list[frozenset[Engine]]:
+    """The groups with stretches of them moved or turned round, as long as that saves starts and tries are left."""
+    order = [frozenset[Engine](), *groups]  # before the first test nothing is alive
+    tries = 0
+    improved = True
+    while improved and tries < MOST_TRIES:
+        improved = False
+        for low, high in combinations(range(1, len(order) + 1), 2):
             stretch, rest = order[low:high], order[:low] + order[high:]
-            for place in range(len(rest) + 1):
+            tries += 2 * len(rest)
+            if tries > MOST_TRIES:
+                break
+            saved = _starts(order[low - 1], stretch, order[high : high + 1]) - _starts(
+                order[low - 1], [], order[high : high + 1]
+            )
+            for place in range(1, len(rest) + 1):
+                before, after = rest[place - 1], rest[place : place + 1]
+                gap = _starts(before, [], after)
                 for moved in (stretch, stretch[::-1]):
-                    tried = [*rest[:place], *moved, *rest[place:]]
-                    if (starts := engine_starts(tried)) < least:
-                        best, least = tried, starts
-        if best is not None:
-            return best
-    return best
+                    if _starts(before, moved, after) - gap < saved:
+                        order = [*rest[:place], *moved, *rest[place:]]
+                        improved = True
+                        break
+                if improved:
+                    break
+            if improved:
+                break
+    return order[1:]
+
+
+def _starts(before: frozenset[Engine], groups: list[frozenset[Engine]], after: list[frozenset[Engine]]) -> int:
+    """Engine starts of groups between what runs before and, if anything does, after them."""
+    return sum(len(later - earlier) for earlier, later in pairwise([before, *groups, *after]))

@@ -84,10 +84,6 @@ class Engine:
         self._vocabulary = int(model["config"]["vocab_size"])
         self._speculation = identity.get("speculation")
         hub = identity["weights"] == "hub"
-        if identity["weights"] == "packaged":
-            raise RefusedError(
-                "engine 'vllm' serves 'dummy', 'normal' and 'hub' weights; 'packaged' ones only 'transformers' does"
-            )
         options: dict[str, Any] = {
             "model": self._place(model, identity, say),
             "load_format": "dummy" if identity["weights"] == "dummy" else "auto",
