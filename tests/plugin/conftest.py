@@ -67,9 +67,7 @@ class Project:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
-    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "CI"):
-        monkeypatch.delenv(name, raising=False)
+def project(pytester: pytest.Pytester) -> Project:
     pytester.makepyfile(test_batching=TEST_FILE)
     pytester.makeini("[pytest]\n")
     made = Project(pytester)

@@ -1,0 +1,10 @@
+"""What every test here starts from: a machine that is not a CI's, whichever machine runs them."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def outside_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the names by which CI systems are told away: a test that is about one sets them."""
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "CI"):
+        monkeypatch.delenv(name, raising=False)
