@@ -31,7 +31,8 @@ from pytest_llm_energy.hardware.detection import Device, detect
 from pytest_llm_energy.metering.clock import SystemClock
 from pytest_llm_energy.metering.codecarbon_gpu import gpu_ids
 from pytest_llm_energy.metering.edges import Tick, slope
-from pytest_llm_energy.metering.nvml import CALIBRATION_TICKS, LAG_SECONDS, READ_SECONDS, NvmlMeter
+from pytest_llm_energy.metering.nvml import CALIBRATION_TICKS, READ_SECONDS, NvmlMeter
+from pytest_llm_energy.metering.nvml_windows import LAG_SECONDS
 from pytest_llm_energy.metering.ticks import PERIOD_SECONDS, grid_from, watch
 
 LENGTHS = (0.04, 0.1, 0.25, 0.5, 1.0, 4.0)

@@ -19,7 +19,7 @@ from pytest_llm_energy.hardware.fingerprint import boards
 from pytest_llm_energy.hardware.leases import Leases
 from pytest_llm_energy.hardware.server import ServerProcesses
 from pytest_llm_energy.hardware.strangers import Processes
-from pytest_llm_energy.metering.meter import Meter, Reading
+from pytest_llm_energy.metering.meter import Meter, Reading, Steady, between_reads
 
 WATTS = 100.0
 
@@ -64,6 +64,9 @@ class LoggingMeter:
 
     def open(self) -> "LoggingWindow":
         return LoggingWindow(self)
+
+    def steady(self, seconds: float) -> Steady:
+        return between_reads(self.open, seconds)
 
     def shutdown(self) -> None:
         pass

@@ -15,7 +15,7 @@ from pytest_llm_energy.metering.codecarbon import (
     name_and_version,
     offline_tracker,
 )
-from pytest_llm_energy.metering.meter import Invalid, Reading, no_energy
+from pytest_llm_energy.metering.meter import Invalid, Reading, Steady, between_reads, no_energy
 
 TICK_SECONDS = 0.1
 """NVML's energy counter advances this often."""
@@ -52,6 +52,10 @@ class CodeCarbonGpuMeter:
             MeterError: a window is open already; CodeCarbon has one task at a time.
         """
         return _GpuWindow(self._tasks, self._tasks.start())
+
+    def steady(self, seconds: float) -> Steady:
+        """Meter a load that lasts."""
+        return between_reads(self.open, seconds)
 
     def shutdown(self) -> None:
         """Nothing runs between windows: tasks end with them, and the tracker's timers are daemons."""

@@ -14,7 +14,7 @@ import psutil
 
 from pytest_llm_energy.errors import MeterError
 from pytest_llm_energy.metering.codecarbon import JOULES_PER_KWH, Tasks, name_and_version, offline_tracker
-from pytest_llm_energy.metering.meter import Invalid, Reading, no_energy
+from pytest_llm_energy.metering.meter import Invalid, Reading, Steady, between_reads, no_energy
 
 CLOCK_TICK_SECONDS = 0.01
 """Resolution of a process's CPU time in /proc (USER_HZ = 100)."""
@@ -76,9 +76,16 @@ class CodeCarbonProcessMeter:
         Raises:
             MeterError: a window is open already; CodeCarbon has one task at a time.
         """
+        _wait_until_quiet(self._others)
+        return self._begin()
+
+    def steady(self, seconds: float) -> Steady:
+        """Meter a load that lasts."""
+        return between_reads(self._begin, seconds)
+
+    def _begin(self) -> "_ProcessWindow":
         if self._others is not nobody:
             self._tasks.follow(self._others)
-        _wait_until_quiet(self._others)
         return _ProcessWindow(self._tasks, self._tasks.start(), self._others)
 
     def shutdown(self) -> None:

@@ -27,6 +27,10 @@ UNKNOWN_EDGE_SECONDS = 0.003
 """The same where it is not: half of the 20 ms between samples at either edge, smoothed, as seen on an H200."""
 
 
+UNKNOWN_LAG_SECONDS = 0.025
+"""How long a step of power may take to show where the sensor is not known: twice an H200's."""
+
+
 @dataclass(frozen=True)
 class Tick:
     """The counter's value as of a tick.
@@ -87,9 +91,50 @@ def energy(edges: Edges, started: float, ended: float, *, power_spread_watts: fl
     return Energy(joules, _uncertainty(edges, started, ended, joules, power_spread_watts), idle_watts)
 
 
+def energy_within(
+    first: tuple[Tick, ...],
+    last: tuple[Tick, ...],
+    started: float,
+    ended: float,
+    *,
+    sensor: Sensor | None = None,
+    power_spread_watts: float = 0.0,
+) -> Energy:
+    """Energy of a lasting load between two moments, at or between ticks under it.
+
+    Args:
+        first: two consecutive ticks, with ``started`` at the first of them or between them.
+        last: the same for ``ended``.
+        started: when the window begins.
+        ended: when it ends.
+        sensor: what samples between the ticks, None where that is not known.
+        power_spread_watts: standard deviation of the power seen within the window.
+    """
+    joules = _counted_by(last, ended) - _counted_by(first, started)
+    seconds = ended - started
+    ticks = max(1.0, seconds / PERIOD_SECONDS)
+    jitter = math.hypot(slope(*first), slope(*last)) * JITTER_SECONDS
+    steady = TICK_NOISE * abs(joules) / math.sqrt(ticks)
+    missed = sensor.interval / math.sqrt(12) if sensor else PERIOD_SECONDS
+    # At an edge between two ticks power is taken for constant; what smooths it delays a step into the next tick.
+    between = [
+        PERIOD_SECONDS / math.sqrt(12) if tick.at != at else 0.0
+        for tick, at in ((first[0], started), (last[0], ended))
+    ]
+    lag = math.sqrt(2) * (sensor.smoothing if sensor else UNKNOWN_LAG_SECONDS)
+    fluctuating = power_spread_watts * math.hypot(missed * math.sqrt(ticks), lag, *between)
+    uncertainty = math.hypot(jitter, steady, fluctuating, GAIN_NOISE * joules)
+    return Energy(joules, uncertainty, 0.0)
+
+
 def slope(one: Tick, other: Tick) -> float:
     """Mean power between two ticks, in watts."""
     return (other.joules - one.joules) / (other.at - one.at)
+
+
+def _counted_by(ticks: tuple[Tick, ...], moment: float) -> float:
+    """What the counter would say at a moment at or between two ticks."""
+    return ticks[0].joules + slope(*ticks) * (moment - ticks[0].at)
 
 
 def _tail_joules(tail: tuple[Tick, ...], ended: float, idle_watts: float) -> float:

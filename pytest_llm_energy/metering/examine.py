@@ -10,7 +10,8 @@ from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.metering.clock import Clock, SystemClock
 from pytest_llm_energy.metering.edges import Edges, Tick, energy
 from pytest_llm_energy.metering.meter import Invalid, Meter, Window
-from pytest_llm_energy.metering.nvml import LAG_SECONDS, NvmlMeter, integrated
+from pytest_llm_energy.metering.nvml import NvmlMeter
+from pytest_llm_energy.metering.nvml_windows import LAG_SECONDS, integrated
 from pytest_llm_energy.metering.sensor import Sensor, sensor_of
 from pytest_llm_energy.metering.ticks import PERIOD_SECONDS, Bracket, CounterError, grid_from, watch
 

@@ -1,5 +1,9 @@
 """The meter protocol: open a window, run the work, close it, get a reading with its uncertainty."""
 
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -65,6 +69,15 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return self.joules / self.seconds
 
 
+@dataclass(frozen=True)
+class Steady:
+    """A reading of a window within a load that lasts, with when the window was (monotonic seconds)."""
+
+    reading: Reading
+    started: float
+    ended: float
+
+
 class Window(Protocol):
     """An open window of a meter."""
 
@@ -95,8 +108,36 @@ class Meter(Protocol):
             MeterError: the devices cannot be read.
         """
 
+    def steady(self, seconds: float) -> Steady:
+        """Meter a load that lasts, for at least so long; returns when the window is over, the load still on.
+
+        Raises:
+            MeterError: the devices cannot be read.
+        """
+
     def shutdown(self) -> None:
         """Give back what the meter holds."""
+
+
+def between_reads(open_window: Callable[[], Window], seconds: float) -> Steady:
+    """A steady window of a meter whose reads are right under load too: it lasts from one read to the other."""
+    before = time.monotonic()
+    window = open_window()
+    started = time.monotonic()
+    try:
+        time.sleep(seconds)
+    except BaseException:
+        window.abandon()
+        raise
+    ended = time.monotonic()
+    reading = window.close(started, ended)
+    reads = (started - before, time.monotonic() - ended)
+    unsure = reading.watts * math.hypot(*reads) / math.sqrt(3)
+    return Steady(
+        msgspec.structs.replace(reading, uncertainty_joules=math.hypot(reading.uncertainty_joules, unsure)),
+        started,
+        ended,
+    )
 
 
 def no_energy(joules: float, seconds: float, advice: str) -> tuple[Invalid, ...]:

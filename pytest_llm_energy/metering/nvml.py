@@ -6,8 +6,8 @@ read at ticks before and after it, and what was drawn outside the work is taken 
 power meanwhile. A device without a counter is metered by the witness alone, and says so.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pytest_llm_energy.errors import MeterError
@@ -15,8 +15,9 @@ from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.hardware.strangers import strangers_to_this_process, untold
 from pytest_llm_energy.metering import conditions, witness
 from pytest_llm_energy.metering.clock import Clock, SystemClock
-from pytest_llm_energy.metering.edges import Edges, Energy, Tick, energy, slope
-from pytest_llm_energy.metering.meter import DeviceReading, Invalid, Reading
+from pytest_llm_energy.metering.edges import Tick, slope
+from pytest_llm_energy.metering.meter import Invalid, Steady
+from pytest_llm_energy.metering.nvml_windows import SETTLED_WATTS, IdleWindow, LoadWindow, next_after
 from pytest_llm_energy.metering.sensor import sensor_of
 from pytest_llm_energy.metering.ticks import (
     GUARD_SECONDS,
@@ -30,9 +31,6 @@ from pytest_llm_energy.metering.ticks import (
     watch,
 )
 
-LAG_SECONDS = 0.06
-"""From this long after the work on, a tick holds all of it: the sensor smooths power over 12 ms on an H200."""
-
 READ_SECONDS = 0.028
 """So long after a tick it is read, once. On an H200 earlier reads wait until it is 18 ms old, later ones take 3 ms.
 This one falls between two samples of the sensor, which frequent reads were seen to delay."""
@@ -45,19 +43,11 @@ CALIBRATION_TICKS = 5
 LATE_TRIES = 8
 """A tick that has not come by then, 80 ms late, is a counter that stands still."""
 
-SETTLED_WATTS = 5.0
-"""Idle power that differs by less from one tick to the next is settled: ticks of an idle H200 scatter by 2 W."""
-
 SETTLING_TICKS = 15
 """A device whose power has not settled after these has something else to do."""
 
 BUSY_WATTS = 100.0
 """So much above the lowest idle power seen, a device is not idle: a CUDA context costs an H200 42 W."""
-
-CLOCK_SLACK_SECONDS = 0.001
-
-POWER_UNCERTAINTY = 0.03
-"""Relative, for integrated instant power beside its edges: it is sampled for a quarter of the time."""
 
 
 class NvmlMeter:
@@ -117,7 +107,7 @@ class NvmlMeter:
         what = "energy counter at its ticks" if whole else "instant power, integrated (no energy counter)"
         self.source = f"NVML {what}, driver {driver}, {len(devices)} device(s)"
 
-    def open(self) -> "_Window":
+    def open(self) -> IdleWindow:
         """Wait for ticks of the idle devices: 0.3 s, less when the last window has just closed.
 
         The first time, and every two minutes, the ticks are found anew (0.6 s); a device whose power still falls is
@@ -126,13 +116,12 @@ class NvmlMeter:
         Windows start at moments spread evenly between the ticks, so that what the sensor gets wrong at an edge does
         not add up over many.
         """
-        window = _Window(self)
+        window = IdleWindow(self)
         try:
-            for uuid in self.counted:
-                self._find_grid(uuid)
+            self.find_ticks()
             window.idle = self._idle_ticks()
             window.trouble += self._busy(window.idle)
-            window.trouble += self._conditions({})
+            window.trouble += self.conditions_before()
         except (self.nvml.NVMLError, CounterError) as error:
             window.trouble.append(self.explain(error))
         window.watch()
@@ -144,6 +133,11 @@ class NvmlMeter:
             raise
         window.opened = self.clock.monotonic()
         return window
+
+    def steady(self, seconds: float) -> Steady:
+        """Meter a load that lasts; takes up to 0.5 s more than the window, and 0.6 s where ticks are found anew."""
+        self._idle = {}
+        return LoadWindow(self).meter(seconds)
 
     def shutdown(self) -> None:
         """Release NVML."""
@@ -188,6 +182,10 @@ class NvmlMeter:
             return Invalid("device-lost", f"a device fell off the bus ({error}): reset it or reboot, and run again")
         return Invalid("nvml-error", f"NVML stopped answering ({error}): check nvidia-smi and run again")
 
+    def conditions_before(self) -> list[Invalid]:
+        """What makes a window invalid before it has begun."""
+        return self._conditions({})
+
     def conditions_after(self, records: dict[str, witness.Record]) -> list[Invalid]:
         """What makes a window invalid, as seen within it and at its end."""
         return [*conditions.witnessed(self.nvml, records), *self._conditions(records)]
@@ -222,12 +220,20 @@ class NvmlMeter:
             self.clock.sleep(GUARD_SECONDS if tick is None else 0.01)
         raise StaleCounterError(f"the energy counter of {uuid} stands still")
 
-    def _find_grid(self, uuid: str) -> None:
-        now = self.clock.monotonic()
-        if uuid in self._grids and now - self._grids[uuid].found < VALID_SECONDS:
-            return
-        brackets = watch(lambda: self._read(uuid)[2], self.clock, count=CALIBRATION_TICKS)
-        self._grids[uuid] = grid_from(brackets, now=self.clock.monotonic())
+    def find_ticks(self) -> None:
+        """Find when each counter ticks, where that is not known or was found long ago.
+
+        Raises:
+            CounterError: a counter stands still, or ticks at other intervals.
+        """
+        for uuid in self.counted:
+            now = self.clock.monotonic()
+            if uuid not in self._grids or now - self._grids[uuid].found >= VALID_SECONDS:
+                brackets = watch(partial(self._joules, uuid), self.clock, count=CALIBRATION_TICKS)
+                self._grids[uuid] = grid_from(brackets, now=self.clock.monotonic())
+
+    def _joules(self, uuid: str) -> float:
+        return self._read(uuid)[2]
 
     def _busy(self, idle: dict[str, tuple[Tick, Tick]]) -> list[Invalid]:
         """Devices that were not idle before the window: what runs there would count as the work's."""
@@ -266,135 +272,3 @@ class NvmlMeter:
     def _still_idle(self, uuid: str, now: Tick) -> bool:
         earlier, later = self._idle[uuid]
         return now.at > later.at and abs(slope(later, now) - slope(earlier, later)) < SETTLED_WATTS
-
-
-class _Window:
-    def __init__(self, meter: NvmlMeter) -> None:
-        self._meter = meter
-        self.idle: dict[str, tuple[Tick, Tick]] = {}
-        self.trouble: list[Invalid] = []
-        self.opened = 0.0
-
-    def watch(self) -> None:
-        meter = self._meter
-        self._witness = witness.Witness(
-            meter.nvml, meter.handles, meter.clock, strangers=meter.strangers, untold=meter.untold
-        )
-
-    def abandon(self) -> None:
-        """Stop watching."""
-        self._witness.stop()
-
-    def close(self, started: float, ended: float) -> Reading:
-        """Wait for ticks after the work, up to 0.4 s, and take off what was drawn outside it."""
-        meter = self._meter
-        tails: dict[str, tuple[Tick, ...]] = {}
-        if started < self.opened - CLOCK_SLACK_SECONDS or ended > meter.clock.monotonic() + CLOCK_SLACK_SECONDS:
-            says = (
-                "the work says it ran outside its window: is the engine on this host, and on its monotonic clock?"
-            )
-            self.trouble.append(Invalid("outside-window", says))
-        try:
-            if not self.trouble:
-                tails = self._tails(ended)
-                meter.remember_idle(tails)
-                if len(meter.counted) < len(meter.handles):
-                    meter.clock.sleep(ended + 2 * witness.EDGE_SECONDS - meter.clock.monotonic())
-        except (meter.nvml.NVMLError, CounterError) as error:
-            self.trouble.append(meter.explain(error))
-        finally:
-            records = self._witness.stop()
-        if not self.trouble:
-            try:
-                self.trouble += meter.conditions_after(records)
-            except meter.nvml.NVMLError as error:
-                self.trouble.append(meter.explain(error))
-        if ended <= started:
-            self.trouble.append(Invalid("no-time", "the window has no length: the work reported no duration"))
-        parts = [] if self.trouble else [self._part(u, tails, records[u], started, ended) for u in meter.handles]
-        return Reading(
-            joules=sum(part.joules for part, _ in parts),
-            seconds=ended - started,
-            uncertainty_joules=math.hypot(*(uncertainty for _, uncertainty in parts)),
-            method=meter.method,
-            devices=tuple(part for part, _ in parts),
-            invalid=tuple(self.trouble),
-        )
-
-    def _tails(self, ended: float) -> dict[str, tuple[Tick, ...]]:
-        """Two ticks after the work; a third where power has not yet come down to idle."""
-        if not self._meter.counted:
-            return {}
-        tails = self._meter.ticks(ended + LAG_SECONDS, 2)
-        if any(slope(*tails[uuid]) - slope(*self.idle[uuid]) > SETTLED_WATTS for uuid in tails):
-            more = self._meter.ticks(next_after(tails), 1)
-            tails = {uuid: (*tail, *more[uuid]) for uuid, tail in tails.items()}
-        return tails
-
-    def _part(
-        self,
-        uuid: str,
-        tails: dict[str, tuple[Tick, ...]],
-        record: witness.Record,
-        started: float,
-        ended: float,
-    ) -> tuple[DeviceReading, float]:
-        memory_joules = record.memory_joules(started, ended)
-        if uuid not in tails:
-            found = self._integrated(uuid, record, started, ended)
-        else:
-            spread = record.spread(started, ended)
-            edges = Edges(self.idle[uuid], tails[uuid], self._meter.sensors[uuid])
-            found = energy(edges, started, ended, power_spread_watts=spread)
-            self._compare(uuid, found, record, started, ended)
-        if found.joules <= 0 and not self.trouble:
-            code = "counter-reset" if found.joules < 0 else "no-energy"
-            says = "was the driver reloaded within the window?" if found.joules < 0 else "did the work run there?"
-            self.trouble.append(Invalid(code, f"{uuid}: {found.joules:.3g} J in {ended - started:.3g} s: {says}"))
-        part = DeviceReading(device=uuid, joules=found.joules, memory_joules=memory_joules)
-        return part, found.uncertainty
-
-    def _integrated(self, uuid: str, record: witness.Record, started: float, ended: float) -> Energy:
-        """Energy by integrating instant power: for a device without a counter."""
-        idle = min(record.watts, default=0.0)
-        joules = record.joules(started, ended, idle)
-        if (blind := record.blind(started, ended)) is not None and joules is not None:
-            self.trouble.append(
-                Invalid("witness-blind", f"{uuid}: power was not read throughout ({blind}): run again")
-            )
-        if joules is None:
-            self.trouble.append(Invalid("no-power", f"{uuid}: no power was read within the window: {record.error}"))
-            return Energy(0.0, 0.0, idle)
-        return integrated(joules, peak_watts=record.peak(), idle_watts=idle)
-
-    def _compare(self, uuid: str, found: Energy, record: witness.Record, started: float, ended: float) -> None:
-        """Counter and witness must agree within what the witness can see."""
-        if not record.watts and record.error is None:
-            return  # a device that does not tell its power
-        seen = record.joules(started, ended, found.idle_watts)
-        blind = record.blind(started, ended) or ("too few samples" if seen is None else None)
-        if blind is not None:
-            says = f"instant power and clock events were not watched ({blind}): is the host overloaded? Run again"
-            self.trouble.append(Invalid("witness-blind", f"{uuid}: {says}"))
-        if seen is None or found.joules <= 0:
-            return
-        highest = max(record.peak(), found.joules / (ended - started))
-        edges = 1.5 * witness.EDGE_SECONDS * max(0.0, highest - found.idle_watts)
-        unsure = max(found.uncertainty, record.missed(started, ended))
-        bound = witness.DISAGREEMENT * found.joules + edges + 4 * unsure
-        if abs(seen - found.joules) > bound:
-            says = (
-                f"counter {found.joules:.4g} J, integrated power {seen:.4g} J, at most {bound:.3g} J apart expected"
-            )
-            self.trouble.append(Invalid("witness-disagrees", f"{uuid}: {says}; run again, and llm-energy doctor"))
-
-
-def next_after(ticks: Mapping[str, tuple[Tick, ...]]) -> dict[str, float]:
-    """For every counter a moment after its last tick and before its next."""
-    return {uuid: found[-1].at + PERIOD_SECONDS / 2 for uuid, found in ticks.items()}
-
-
-def integrated(joules: float, *, peak_watts: float, idle_watts: float) -> Energy:
-    """Energy from integrated power, with what it is known to."""
-    edges = 0.5 * witness.EDGE_SECONDS * (peak_watts - idle_watts)
-    return Energy(joules, math.hypot(edges, POWER_UNCERTAINTY * joules), idle_watts)

@@ -8,7 +8,7 @@ refreshed about every millisecond, and wrap at ``max_energy_range_uj``
 from pathlib import Path
 
 from pytest_llm_energy.errors import MeterError
-from pytest_llm_energy.metering.meter import DeviceReading, Invalid, Reading, no_energy
+from pytest_llm_energy.metering.meter import DeviceReading, Invalid, Reading, Steady, between_reads, no_energy
 
 POWERCAP = Path("/sys/class/powercap")
 REFRESH_SECONDS = 0.001
@@ -34,6 +34,10 @@ class RaplMeter:
     def open(self) -> "_RaplWindow":
         """Read every package."""
         return _RaplWindow(self, self.read())
+
+    def steady(self, seconds: float) -> Steady:
+        """Meter a load that lasts."""
+        return between_reads(self.open, seconds)
 
     def read(self) -> dict[str, int]:
         """Microjoules by zone; wraps at ``ceiling``."""

@@ -61,6 +61,12 @@ class Record:
         excess = sum((later - earlier) * (watts - idle_watts) for earlier, later, watts in pairs)
         return excess + idle_watts * (ended - started)
 
+    def mean_joules(self, started: float, ended: float) -> float | None:
+        """Energy of a lasting load between two moments, by its mean power; None when too little was seen."""
+        delay = EDGE_SECONDS / 2  # on average a sample is of so long ago
+        within = [w for at, w in zip(self.moments, self.watts, strict=True) if started < at - delay < ended]
+        return statistics.fmean(within) * (ended - started) if len(within) >= 3 else None
+
     def memory_joules(self, started: float, ended: float) -> float | None:
         """Energy of the memory domain; None where it is not told, or the window is too short.
 

@@ -8,7 +8,7 @@ from pytest_llm_energy.errors import MeterError
 from pytest_llm_energy.hardware.catalogue import CPU
 from pytest_llm_energy.hardware.detection import Device, Host, detect
 from pytest_llm_energy.metering.examine import DeviceHealth, examine_device, examine_processor
-from pytest_llm_energy.metering.meter import Invalid, Reading, Window
+from pytest_llm_energy.metering.meter import Invalid, Reading, Steady, Window
 from pytest_llm_energy.metering.simulated import SimulatedDevice, SimulatedNvml, VirtualClock
 
 
@@ -93,6 +93,9 @@ class Uneven:
         return Reading(
             joules=joules, seconds=0.5, uncertainty_joules=0.0, method="made-up", estimated=True, invalid=reasons
         )
+
+    def steady(self, seconds: float) -> Steady:
+        raise NotImplementedError
 
     def shutdown(self) -> None:
         pass

@@ -4,7 +4,7 @@ import pytest
 
 from pytest_llm_energy.errors import MeasurementError, OutOfMemoryError
 from pytest_llm_energy.measuring import Plan, Work, measure
-from pytest_llm_energy.metering.meter import Invalid, Meter, Reading
+from pytest_llm_energy.metering.meter import Invalid, Meter, Reading, Steady
 from pytest_llm_energy.serving.scenario import Identity, Served
 from pytest_llm_energy.serving.stack import Side
 from pytest_llm_energy.verdicts.measured import Run, counting
@@ -43,6 +43,9 @@ class ScriptedMeter:
 
     def abandon(self) -> None:
         pass
+
+    def steady(self, seconds: float) -> Steady:
+        return Steady(self.close(7.0, 7.0 + seconds), 7.0, 7.0 + seconds)
 
     def shutdown(self) -> None:
         pass
