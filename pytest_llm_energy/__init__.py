@@ -3,7 +3,7 @@
 from pytest_llm_energy.errors import EnergyError
 from pytest_llm_energy.serving.arms import Arms, Series
 from pytest_llm_energy.serving.models import MODELS, Model
-from pytest_llm_energy.serving.scenario import Beam, Greedy, Sample, Scenario, Speculation
+from pytest_llm_energy.serving.scenario import Beam, Greedy, Online, Sample, Scenario, Speculation
 from pytest_llm_energy.verdicts.claims import costs, differs, flat_below, saves, slope
 
 __version__ = "0.1.0"
@@ -15,6 +15,7 @@ __all__ = [
     "EnergyError",
     "Greedy",
     "Model",
+    "Online",
     "Sample",
     "Scenario",
     "Series",

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Protocol
 
 from pytest_llm_energy.errors import MeasurementError, OutOfMemoryError
-from pytest_llm_energy.metering.meter import Meter
+from pytest_llm_energy.metering.meter import Meter, Reading
 from pytest_llm_energy.serving.pool import Engine
 from pytest_llm_energy.serving.scenario import Identity, Scenario, Served
 from pytest_llm_energy.serving.stack import Side
@@ -79,8 +79,22 @@ class Work(Protocol):
     def prepare(self) -> None:
         """Make ready what no window should hold."""
 
+    def metered(self, batches: int, window_seconds: float) -> tuple[Reading, Served]:
+        """Meter a window of it: so many whole batches, or so long where it does not end by itself."""
+
     def run(self, batches: int) -> Served:
         """Run whole batches; the times returned cover exactly this work."""
+
+
+def around(work: Work, batches: int) -> tuple[Reading, Served]:
+    """Meter whole batches, with the devices at rest before and after."""
+    window = work.meter.open()
+    try:
+        served = work.run(batches)
+    except BaseException:
+        window.abandon()
+        raise
+    return window.close(served.started, served.ended), served
 
 
 class EngineWork:
@@ -113,6 +127,26 @@ class EngineWork:
         """Id of the engine start that serves it now."""
         return self._started.start
 
+    def metered(self, batches: int, window_seconds: float) -> tuple[Reading, Served]:
+        """Meter static batches from rest to rest, and online serving while its batch is full.
+
+        Raises:
+            EngineError: the engine failed.
+            MeterError: the devices cannot be read.
+        """
+        if self._scenario.online is None:
+            return around(self, batches)
+        try:
+            self._started.serve(self._scenario, self._say)
+            steady = self.meter.steady(window_seconds)
+            served = self._started.stop(steady.started, steady.ended, self._say)
+        except BaseException:
+            self.end()  # or its requests would go on arriving
+            raise
+        if steady.reading.valid and not served.output_tokens:
+            raise MeasurementError(f"{self._scenario}: no token came back in {steady.reading.seconds:.3g} s")
+        return steady.reading, served
+
     @property
     def _started(self) -> Engine:
         assert self._engine is not None, "begin comes first"
@@ -127,8 +161,14 @@ class EngineWork:
         self._started.prepare(self._scenario, self._say)
 
     def run(self, batches: int) -> Served:
-        """Serve the scenario's batch."""
-        return self._started.run(self._scenario, batches, self._say)
+        """Serve the scenario's batch; online, requests that keep it full for about as long as a batch takes."""
+        if self._scenario.online is None:
+            return self._started.run(self._scenario, batches, self._say)
+        begun = time.monotonic()
+        self._started.serve(self._scenario, self._say)
+        full = time.monotonic()
+        time.sleep(full - begun)
+        return self._started.stop(full, time.monotonic(), self._say)
 
 
 class CallableWork:
@@ -152,6 +192,10 @@ class CallableWork:
 
     def prepare(self) -> None:
         """Nothing to prepare."""
+
+    def metered(self, batches: int, window_seconds: float) -> tuple[Reading, Served]:
+        """Meter so many calls."""
+        return around(self, batches)
 
     def run(self, batches: int) -> Served:
         """Call the function; a GPU's work must be synchronised by the function itself."""
@@ -259,13 +303,13 @@ def _run(
     """
     where = "" if work.side == "present" else " on the other stack"
     say(f"measuring {work.name}{where} (run {number + 1} of {max(plan.runs, plan.starts)})")
-    run = _metered(work, batches, number)
+    run = _metered(work, batches, number, plan)
     record(work, run)
     counts = run.reading.valid
     while (not run.reading.valid or run.reading.disturbed) and retries[work.name, work.side]:
         retries[work.name, work.side] -= 1
         say(f"repeating {work.name}{where}: {(*run.reading.invalid, *run.reading.disturbed)[0].says}")
-        run = _metered(work, batches, number)
+        run = _metered(work, batches, number, plan)
         record(work, run)
         counts = counts or run.reading.valid
     if not counts:
@@ -297,17 +341,7 @@ def _warm_up(work: Work, plan: Plan, say: Say) -> int:
     return batches
 
 
-def _metered(work: Work, batches: int, number: int) -> Run:
+def _metered(work: Work, batches: int, number: int, plan: Plan) -> Run:
     work.prepare()
-    window = work.meter.open()
-    try:
-        served = work.run(batches)
-    except BaseException:
-        window.abandon()
-        raise
-    return Run(
-        start=work.start,
-        round=number,
-        reading=window.close(served.started, served.ended),
-        served=served,
-    )
+    reading, served = work.metered(batches, plan.window_seconds)
+    return Run(start=work.start, round=number, reading=reading, served=served)

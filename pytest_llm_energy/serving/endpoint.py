@@ -7,7 +7,7 @@ import contextlib
 import http.client
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -82,8 +82,12 @@ class Endpoint:
         ids = self._beside("POST", "/tokenize", json.dumps(asked).encode()).get("tokens")
         return ids if isinstance(ids, list) and all(type(each) is int for each in ids) else []
 
-    def complete(self, request: bytes) -> Usage:
+    def complete(self, request: bytes, piece: Callable[[], None] | None = None) -> Usage:
         """Post a request for a streamed completion, and read the stream to its end.
+
+        Args:
+            request: the body.
+            piece: told of each piece of the completion as it comes.
 
         Raises:
             RejectedError: the server does not take the request as it stands.
@@ -99,6 +103,8 @@ class Endpoint:
                 if data == b"[DONE]":
                     ended = True
                     break
+                if piece is not None and b'"choices":[]' not in data:
+                    piece()
                 if b'"usage"' in data or b'"error"' in data:  # most lines hold neither, and need no parsing
                     event = _parsed(data)
                     if event.get("error"):

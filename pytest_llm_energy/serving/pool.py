@@ -29,6 +29,7 @@ class Engine:
         start: id of this start, unique among the starts of a journal.
         load_seconds: from the request to load until the engine was ready.
         stack: what serves, by name: versions, environment, arguments.
+        processes: the worker and its descendants, as they see themselves: id and beginning.
         side: which of two stacks it belongs to.
         endpoint: URL of the server that serves, None where the worker does.
     """
@@ -42,6 +43,7 @@ class Engine:
         self._arguments = stack.arguments.get(scenario.engine, {})
         self.load_seconds = 0.0
         self.stack: dict[str, str] = {}
+        self.processes: tuple[tuple[int, int], ...] = ()
         self._scenario = scenario
         self._worker = worker
         self._deadline = deadline
@@ -77,6 +79,7 @@ class Engine:
         done = self._ask(request, say)
         self.load_seconds = done.seconds or 0.0
         self.stack = done.stack or {}
+        self.processes = done.processes or ()
 
     def prepare(self, scenario: Scenario, say: Say) -> None:
         """Hand over the batch that the following runs serve, unless the engine has it already.
@@ -107,6 +110,23 @@ class Engine:
                 f"{served.requests} requests and {served.output_tokens} tokens came back"
             )
         return served
+
+    def serve(self, scenario: Scenario, say: Say) -> None:
+        """Let an online scenario's requests arrive; returns when they keep the batch full.
+
+        Raises:
+            EngineError: the engine failed, or the requests do not fill its batch.
+        """
+        self.prepare(scenario, say)
+        self._ask({"do": "serve"}, say)
+
+    def stop(self, started: float, ended: float, say: Say) -> Served:
+        """Let no more requests arrive; what was served between two moments.
+
+        Raises:
+            EngineError: the engine failed, or its batch was not full all the time.
+        """
+        return _served(self._ask({"do": "stop", "started": started, "ended": ended}, say))
 
     def end(self) -> None:
         """End the worker and all it started."""

@@ -61,6 +61,7 @@ class Done(msgspec.Struct, tag_field="event", tag="done"):
 
     seconds: float | None = None
     stack: dict[str, str] | None = None
+    processes: tuple[tuple[int, int], ...] | None = None
     started: float | None = None
     ended: float | None = None
     requests: int | None = None
@@ -108,7 +109,9 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
                 env={**os.environ, **environment},
-                start_new_session=True,
+                # Not a session of its own: Linux schedules sessions as groups, and where an engine's threads spin
+                # and yield (vLLM's do), one of them can keep this process waiting for half a minute (Linux 6.18).
+                process_group=0,
             )
         except OSError as error:
             raise EngineError(f"{name}: cannot start {' '.join(python)}: {error}") from error
@@ -186,17 +189,16 @@ class WorkerProcess:
     def end(self) -> None:
         """End the whole process group and wait for it; harmless when it is gone already."""
         self._signal(signal.SIGTERM)
+        with contextlib.suppress(OSError):
+            self._stdin.close()  # what ends a worker in a container: its first process heeds no signal
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(TERM_GRACE_SECONDS)
         self._signal(signal.SIGKILL)
         self._process.wait()
         self._wait_for_group()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                try:
-                    stream.close()
-                except OSError:
-                    continue
+        if self._process.stdout is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdout.close()
         self._stderr.close()
 
     def _send(self, value: Mapping[str, object]) -> None:

@@ -93,6 +93,7 @@ class RunningServer:
             batch_size=scenario.batch_size,
             decoding=scenario.decoding,
             seed=scenario.seed,
+            online=scenario.online,
         )
 
     def _model_for(self, scenario: Scenario) -> ServedModel:

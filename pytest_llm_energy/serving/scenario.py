@@ -70,6 +70,21 @@ class Speculation(msgspec.Struct, frozen=True, kw_only=True):
         return self.draft
 
 
+class Online(msgspec.Struct, frozen=True, kw_only=True):
+    """Online serving: requests arrive one by one, and take the places in the batch of those that finish.
+
+    Attributes:
+        request_rate: arrivals per second, evenly spaced, which must keep the batch full; None for as many as are
+            served.
+    """
+
+    request_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        rate = self.request_rate
+        _require(rate is None or rate > 0, f"request_rate must be positive, not {rate}")
+
+
 ENGINES = ("transformers", "vllm", "openai")
 """Engines that ``serving/engines`` drives; ``openai`` is a server that runs already, over its API."""
 
@@ -92,23 +107,30 @@ ENGINE_FIELDS = (
 )
 """What an engine is started with; the other fields are the work it is given."""
 
-OPTIONAL_FIELDS = ("enforce_eager", "speculation")
+OPTIONAL_FIELDS = ("enforce_eager", "speculation", "online")
 """Left out of an identity where they have their defaults, so that journals from before them compare."""
 
-SERVER_FIELDS = ("weights", "dtype", "torch_compile", "tensor_parallel_size", "enforce_eager", "speculation")
+SERVER_FIELDS = (
+    "weights",
+    "dtype",
+    "torch_compile",
+    "tensor_parallel_size",
+    "enforce_eager",
+    "speculation",
+)
 """What a server that runs already was started with: a scenario of engine ``openai`` leaves them alone."""
 
 SHAPE_FIELDS = ("batch_size", "input_tokens", "output_tokens")
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
-    """A static batch of requests on an engine.
+    """A batch of requests on an engine: static, or kept full by requests that arrive online.
 
     Attributes:
         model: a preset, its name, or a model of your own.
         input_tokens: prompt length of every request.
         output_tokens: tokens generated for every request, end-of-sequence ignored.
-        batch_size: requests served together.
+        batch_size: requests served together; online, as many as are served at once.
         engine: one of ENGINES.
         weights: one of WEIGHTS. ``dummy``: random, made by the engine in memory as it likes (vLLM's are uniform and
             tiny); ``normal``: normal(0, 0.02) by ``seed``, norms one, written once to a local checkpoint that
@@ -120,6 +142,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         seed: seed of weights, prompts and sampling.
         enforce_eager: vLLM without compilation and CUDA graphs.
         speculation: draft-model speculation, on vLLM.
+        online: requests arrive online, on vLLM; None for static batches, each served to its end before the next.
 
     Raises:
         ScenarioError: on construction, when a field makes no sense; lists what would.
@@ -138,6 +161,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     enforce_eager: bool = False
     speculation: Speculation | None = None
+    online: Online | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.model, str):
@@ -170,6 +194,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             _require(
                 self.speculation is None, "engine 'transformers' serves without speculation: use engine='vllm'"
             )
+            _require(self.online is None, "engine 'transformers' serves static batches only: use engine='vllm'")
             return
         if self.engine == "openai":
             stated = [name for name in SERVER_FIELDS if getattr(self, name) != _DEFAULTS[name]]
@@ -178,6 +203,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             return
         _require(not self.torch_compile, "engine 'vllm' compiles by itself: enforce_eager=True turns that off")
         _require(self.weights != "packaged", "engine 'vllm' serves 'dummy', 'normal' and 'hub' weights")
+        _require(
+            self.online is None or not isinstance(self.decoding, Beam), "engine 'vllm' serves no beam search online"
+        )
         if self.speculation is not None:
             draft, model = self.speculation.preset, self.preset
             sizes = [each.config.get("vocab_size") for each in (draft, model)]
@@ -207,8 +235,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         fields["model"] = self.preset.name if self.engine == "openai" else _named(self.preset)
         if self.speculation is not None:
             fields["speculation"]["draft"] = _named(self.speculation.preset)
-        absent = SERVER_FIELDS if self.engine == "openai" else [n for n in OPTIONAL_FIELDS if not fields[n]]
-        for name in absent:
+        absent = {name for name in OPTIONAL_FIELDS if not fields[name]}
+        for name in absent.union(SERVER_FIELDS if self.engine == "openai" else ()):
             del fields[name]
         return fields
 
@@ -219,7 +247,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         most = self.preset.config.get("max_position_embeddings", context)
         return {
             "context_tokens": min(context, most),
-            "batch_size": max(LEAST_BATCH_SIZE, _power_of_two(self.batch_size)),
+            # Online the engine's limit is what makes the batch; offline the requests that are handed over are.
+            "batch_size": self.batch_size if self.online else max(LEAST_BATCH_SIZE, _power_of_two(self.batch_size)),
             "cache_tokens": max(USUAL_CACHE_TOKENS, self._needed_cache_tokens),
             "usual_cache_tokens": USUAL_CACHE_TOKENS,
         }
@@ -239,6 +268,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         # What is compiled is compiled for shapes; an engine that has seen others runs other kernels.
         fields = [*ENGINE_FIELDS, *(SHAPE_FIELDS if self.torch_compile else ())]
         key = {name: identity[name] for name in fields if name in identity}
+        if self.online is not None:
+            key["online"] = True
         if self.engine == "vllm":
             key |= self.limits
         return msgspec.json.encode(key, order="sorted").decode()

@@ -3,7 +3,8 @@
 Standard library only, since it may run in another interpreter than pytest's; engines import their own stack.
 The parent meters: it opens a window, sends ``run``, and closes the window with the monotonic times answered here.
 
-Requests, one JSON object a line: ``load``, ``prepare``, ``run``. Answers: ``stage`` (any number, while working),
+Requests, one JSON object a line: ``load``, ``prepare``, ``run``; ``serve`` and ``stop`` for engines that serve
+online. Answers: ``stage`` (any number, while working),
 then one of ``done`` or ``failed``.
 """
 
@@ -47,6 +48,8 @@ class Worker:
             "load": self._load,
             "prepare": self._prepare,
             "run": self._run,
+            "serve": self._serve,
+            "stop": self._stop,
         }
 
     def handle(self, request: dict[str, Any]) -> None:
@@ -67,8 +70,9 @@ class Worker:
         started = time.monotonic()
         settings = _settings(request.get("arguments") or {})
         self._stage(f"importing {identity['engine']}")
+        name = f"{identity['engine']}_online" if identity.get("online") else identity["engine"]
         try:
-            module = importlib.import_module(f".engines.{identity['engine']}", __package__)
+            module = importlib.import_module(f".engines.{name}", __package__)
         except ImportError as error:
             raise RefusedError(
                 f"{sys.executable} cannot import engine {identity['engine']!r}: {error}. "
@@ -78,7 +82,7 @@ class Worker:
         self._engine = module.Engine(request, self._stage)
         # An engine that is a client knows of the server's stack; its own interpreter does not matter.
         stack = getattr(self._engine, "stack", None) or settings | _versions(self._engine.packages)
-        return {"seconds": time.monotonic() - started, "stack": stack}
+        return {"seconds": time.monotonic() - started, "stack": stack, "processes": _family()}
 
     def _prepare(self, work: dict[str, Any]) -> dict[str, Any]:
         self._engine.prepare(work)
@@ -86,6 +90,13 @@ class Worker:
 
     def _run(self, batches: int) -> dict[str, Any]:
         return dict(self._engine.run(batches))
+
+    def _serve(self) -> dict[str, Any]:
+        self._engine.serve()
+        return {}
+
+    def _stop(self, started: float, ended: float) -> dict[str, Any]:
+        return dict(self._engine.stop(started, ended))
 
     def _stage(self, what: str) -> None:
         self._answer(event="stage", what=what)
@@ -128,6 +139,27 @@ def _versions(packages: tuple[str, ...]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _family() -> list[tuple[int, int]]:
+    """This process, then its descendants: ids as seen from in here, and when each began, in clock ticks since boot.
+
+    The parent may see other ids, where this is a container; the moments are the same.
+    """
+    parents: dict[int, int] = {}
+    began: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # proc(5): after the name in brackets come the state, the parent's id, and 17 fields on the beginning.
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        pid = int(path.parent.name)
+        parents[pid], began[pid] = int(fields[1]), int(fields[19])
+    family = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in family and pid not in family}:
+        family |= more
+    return [(pid, began[pid]) for pid in sorted(family & began.keys(), key=lambda pid: pid != os.getpid())]
 
 
 def _read_requests(requests: "queue.SimpleQueue[str]") -> None:

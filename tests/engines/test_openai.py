@@ -1,13 +1,14 @@
 """A server that runs already, over OpenAI's API: vLLM's own on this host's CPU, and one that fails on demand."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from pytest_llm_energy import Beam, Sample, Scenario
+from pytest_llm_energy import Beam, Online, Sample, Scenario
 from pytest_llm_energy.errors import EngineError, ScenarioError
 from pytest_llm_energy.hardware.server import ServerProcesses
 from pytest_llm_energy.serving.endpoint import Endpoint
@@ -79,6 +80,27 @@ def test_static_batches_are_served_and_counted_by_a_server_that_outlives_them(
     assert engine.stack["version"][0].isdigit()
     pool.close()
     assert psutil.pid_exists(pid)
+
+
+@needs_vllm
+def test_requests_in_flight_are_kept_at_the_batch_and_counted_between_two_moments(
+    vllm: tuple[str, int], pool: EnginePool
+) -> None:
+    url, _ = vllm
+    stack = Stack(endpoint=url)
+    asked = TINY.replace(engine="vllm", online=Online(), batch_size=3, output_tokens=16)
+    online = RunningServer(url).serve(asked)
+    engine = pool.engine(online, (), ignore, stack=stack)
+    engine.serve(online, ignore)
+    started = time.monotonic()
+    time.sleep(1.0)
+    served = engine.stop(started, time.monotonic(), ignore)
+    assert served.requests > 3
+    assert served.output_tokens == pytest.approx(16 * served.requests, abs=3 * 16)
+    assert served.input_tokens == pytest.approx(online.input_tokens * served.requests, abs=3 * online.input_tokens)
+    slow = online.replace(online=Online(request_rate=2.0), output_tokens=2)
+    with pytest.raises(EngineError, match="at 2 requests/s no more than 1 of 3 requests were in flight"):
+        engine.serve(slow, ignore)
 
 
 @needs_vllm

@@ -2,16 +2,18 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from pytest_llm_energy import Beam, Sample, Scenario, Speculation
+from pytest_llm_energy import Beam, Online, Sample, Scenario, Speculation
 from pytest_llm_energy.errors import EngineError
 from pytest_llm_energy.serving.pool import EnginePool
 from pytest_llm_energy.serving.stack import Stack
+from pytest_llm_energy.verdicts.journal import read_journal
 
 PYTHON = Path(__file__).parents[2] / ".venv-vllm" / "bin" / "python"
 
@@ -62,6 +64,55 @@ def test_static_batches_are_served_and_counted_and_nothing_outlives_the_engine(p
     assert not engine.alive
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
+
+
+@needs_vllm
+def test_online_requests_keep_a_batch_full_and_what_they_get_in_between_is_counted(pool: EnginePool) -> None:
+    scenario = TINY.replace(online=Online(), batch_size=3, output_tokens=24)
+    engine = pool.engine(scenario, (), ignore, stack=VLLM)
+    for _ in range(2):  # a load that was stopped leaves the engine as it was
+        engine.serve(scenario, ignore)
+        started = time.monotonic()
+        time.sleep(1.0)
+        ended = time.monotonic()
+        served = engine.stop(started, ended, ignore)
+        assert (served.started, served.ended) == (started, ended)
+        assert served.output_tokens == pytest.approx(24 * served.requests, abs=3 * 24)
+        assert served.input_tokens == pytest.approx(8 * served.requests, abs=3 * 8)
+        assert served.requests > 3
+    slow = scenario.replace(online=Online(request_rate=2.0), output_tokens=2)
+    engine = pool.engine(slow, (), ignore, stack=VLLM)
+    with pytest.raises(EngineError, match="requests/s no more than 1 of 3 requests were in flight"):
+        engine.serve(slow, ignore)
+    pool.retain(())
+
+
+SUITE = """
+from pytest_llm_energy import Arms, Online, Scenario
+
+TINY = Scenario(
+    model="tiny-llama", engine="vllm", enforce_eager=True, input_tokens=8, output_tokens=24, batch_size=4
+)
+
+def test_online(energy_meter):
+    energy_meter.check(energy_meter.compare(Arms(online=TINY.replace(online=Online()), offline=TINY)))
+"""
+
+
+@needs_vllm
+def test_online_serving_is_metered_under_load_beside_static_batches(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_continuous=SUITE)
+    options = ("--energy-window=0.5", "--energy-runs=2", "--energy-gate=off", "--energy-journal=run.jsonl")
+    result = pytester.runpytest_subprocess(*options, f"--energy-python=vllm={PYTHON}")
+    result.assert_outcomes(passed=1)
+    journal = read_journal(pytester.path / "run.jsonl")
+    (check,) = journal.checks
+    for arm in journal.measured(check).arms:
+        assert len(arm.runs) == 2
+        for run in arm.runs:
+            assert run.reading.seconds >= 0.5
+            assert run.reading.seconds == pytest.approx(run.served.ended - run.served.started)
+            assert run.served.output_tokens == pytest.approx(24 * run.served.requests, abs=4 * 24)
 
 
 @needs_vllm

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import pytest
 
 from pytest_llm_energy.errors import MeasurementError, OutOfMemoryError
-from pytest_llm_energy.measuring import Plan, Work, measure
+from pytest_llm_energy.measuring import Plan, Work, around, measure
 from pytest_llm_energy.metering.meter import Invalid, Meter, Reading, Steady
 from pytest_llm_energy.serving.scenario import Identity, Served
 from pytest_llm_energy.serving.stack import Side
@@ -96,6 +96,9 @@ class Steps:
 
     def prepare(self) -> None:
         pass
+
+    def metered(self, batches: int, window_seconds: float) -> tuple[Reading, Served]:
+        return around(self, batches)
 
     def run(self, batches: int) -> Served:
         self._log.append((self.name, batches))

@@ -1,6 +1,6 @@
 import pytest
 
-from pytest_llm_energy import MODELS, Arms, Beam, Sample, Scenario, Series, Speculation
+from pytest_llm_energy import MODELS, Arms, Beam, Online, Sample, Scenario, Series, Speculation
 from pytest_llm_energy.errors import ScenarioError
 from pytest_llm_energy.serving.models import Model
 from pytest_llm_energy.serving.scenario import differences, distinct_names
@@ -36,6 +36,8 @@ def test_work_does_not_change_the_engine_and_switches_do() -> None:
         ({"tensor_parallel_size": 2}, "one device"),
         ({"enforce_eager": True}, "enforce_eager is vLLM's"),
         ({"speculation": Speculation(draft="tiny-llama")}, "without speculation: use engine='vllm'"),
+        ({"online": Online()}, "serves static batches only: use engine='vllm'"),
+        ({"engine": "vllm", "online": Online(), "decoding": Beam()}, "no beam search online"),
         ({"engine": "vllm", "torch_compile": True}, "compiles by itself"),
         ({"engine": "vllm", "model": "SmolLM2-135M", "weights": "packaged"}, "serves 'dummy', 'normal' and 'hub'"),
         (
@@ -123,6 +125,10 @@ def test_a_vllm_start_serves_all_batches_and_lengths_up_to_its_limits() -> None:
     assert served.engine_key == served.replace(batch_size=128, input_tokens=900, output_tokens=24).engine_key
     assert served.engine_key != served.replace(batch_size=257).engine_key
     assert served.engine_key != served.replace(enforce_eager=True).engine_key
+    online = served.replace(online=Online(), batch_size=8)
+    assert online.limits["batch_size"] == 8
+    assert online.engine_key != online.replace(batch_size=16).engine_key
+    assert online.engine_key == online.replace(input_tokens=900, online=Online(request_rate=3.0)).engine_key
     large = Scenario(model="Llama-3.1-8B", engine="vllm", input_tokens=4000, output_tokens=200)
     assert large.limits == {
         "context_tokens": 8192,

@@ -71,7 +71,7 @@ class Engine:
         """Take the batch that the following runs serve; its prompts begin anew for every batch."""
         self._input_tokens, self._output_tokens = work["input_tokens"], work["output_tokens"]
         self._prompts.prepare(work["batch_size"], self._input_tokens, self._seed)
-        self._options = json.dumps(self._asked(self._output_tokens, _sampling(work["decoding"], self._seed)))
+        self._options = json.dumps(self._asked(self._output_tokens, sampling(work["decoding"], self._seed)))
         self._threads.shutdown(wait=False)
         self._threads = ThreadPoolExecutor(work["batch_size"])
 
@@ -85,7 +85,8 @@ class Engine:
             done, _ = wait(posted, return_when=FIRST_EXCEPTION)
             usages += [each.result() for each in done]
         ended = time.monotonic()
-        self._hold_to_account(usages)
+        self._require_outputs(usages)
+        self._require_inputs(usages)
         return {
             "started": started,
             "ended": ended,
@@ -132,16 +133,20 @@ class Engine:
     def _request(self, prompt: str, options: str) -> bytes:
         return f'{{"prompt":{prompt},{options[1:]}'.encode()
 
-    def _hold_to_account(self, usages: list[Usage]) -> None:
-        """Raise where the server did other work than was asked for."""
-        url = self._endpoint.url
-        if other := [u.completion_tokens for u in usages if u.completion_tokens != self._output_tokens]:
+    def _require_outputs(self, usages: list[Usage], asked: int | None = None) -> None:
+        """Raise where the server produced fewer or more tokens than were asked for: by default, the batch's."""
+        url, asked = self._endpoint.url, asked or self._output_tokens
+        if other := [u.completion_tokens for u in usages if u.completion_tokens != asked]:
             ignores = "ignores ignore_eos" if self._extras else "does not take ignore_eos"
             raise RefusedError(
                 f"{url} ended {len(other)} of {len(usages)} requests after {min(other)} to {max(other)} output "
-                f"tokens, and {self._output_tokens} were asked for: it stops at the end-of-sequence token and "
+                f"tokens, and {asked} were asked for: it stops at the end-of-sequence token and "
                 f"{ignores}. Start it so that it ignores that token, or use a server that can"
             )
+
+    def _require_inputs(self, usages: list[Usage]) -> None:
+        """Raise where the server saw other prompts than were sent, or had worked them off before."""
+        url = self._endpoint.url
         inputs = sum(usage.prompt_tokens for usage in usages)
         expected = len(usages) * self._input_tokens
         if abs(inputs - expected) > TOLERANCE * expected:
@@ -165,7 +170,12 @@ class Engine:
         return {name: str(value) for name, value in known.items() if value not in (None, "")}
 
 
-def _sampling(decoding: dict[str, Any], seed: int) -> dict[str, Any]:
+def sampling(decoding: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The fields of a request that say how its tokens are chosen.
+
+    Raises:
+        RefusedError: the API has none for this strategy.
+    """
     match decoding["strategy"]:
         case "greedy":
             return {"temperature": 0, "seed": seed}

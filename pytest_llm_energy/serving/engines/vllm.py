@@ -107,11 +107,16 @@ class Engine:
         options |= arguments
         self._most_requests = int(options["max_num_seqs"])
         say(f"{identity['weights']} weights of {model['name']}, vLLM {vllm.__version__}")
-        self._llm: Any = vllm.LLM(**_known(options))
-        cache = self._llm.llm_engine.vllm_config.cache_config
+        cache = self._start(options).cache_config
         self._cache_tokens = int(cache.num_gpu_blocks or 0) * int(cache.block_size or 0)
         self._prompts: list[Any] = []
         self._serve: Callable[[], list[list[int]]] = list
+
+    def _start(self, options: dict[str, Any]) -> Any:
+        """Start vLLM with these options; its configuration."""
+        self._llm: Any = vllm.LLM(**known(options))
+        self._tokenizer: Any = self._llm.llm_engine.tokenizer and self._llm.get_tokenizer()
+        return self._llm.llm_engine.vllm_config
 
     def prepare(self, work: dict[str, Any]) -> None:
         """Take the batch that the following runs serve.
@@ -119,11 +124,19 @@ class Engine:
         Raises:
             RefusedError: its keys and values do not fit into the cache, or it wants what this vLLM has not.
         """
+        self._take(work)
+        self._serve = self._how(work["decoding"], work["output_tokens"])
+
+    def _take(self, work: dict[str, Any]) -> None:
+        """Make the batch's prompts.
+
+        Raises:
+            RefusedError: its keys and values do not fit into the cache.
+        """
         self._require_room(work)
         chance = random.Random(self._seed)
         ids = [self._prompt(chance, work["input_tokens"]) for _ in range(work["batch_size"])]
         self._prompts = [{"prompt_token_ids": each} for each in ids]
-        self._serve = self._how(work["decoding"], work["output_tokens"])
 
     def run(self, batches: int) -> dict[str, Any]:
         """Serve the prepared batch ``batches`` times; outputs have returned when the clock stops."""
@@ -144,24 +157,31 @@ class Engine:
         }
 
     def _how(self, decoding: dict[str, Any], output_tokens: int) -> Callable[[], list[list[int]]]:
-        common: dict[str, Any] = {"max_tokens": output_tokens, "ignore_eos": True}
         if decoding["strategy"] == "beam":
-            if self._llm.llm_engine.tokenizer is None:
+            if self._tokenizer is None:
                 raise RefusedError(
                     "vLLM's beam search wants a tokenizer, and random weights have none: use weights='hub'"
                 )
-            beams = vllm.sampling_params.BeamSearchParams(beam_width=decoding["width"], **common)
+            beams = vllm.sampling_params.BeamSearchParams(
+                beam_width=decoding["width"], max_tokens=output_tokens, ignore_eos=True
+            )
             return lambda: [each.sequences[0].tokens for each in self._llm.beam_search(self._prompts, beams)]
-        chosen = {"temperature": 0.0}
-        if decoding["strategy"] == "sample":
-            chosen = {"temperature": decoding["temperature"], "top_p": decoding["top_p"]}
-        sampling = vllm.SamplingParams(**common, **chosen, seed=self._seed, detokenize=False)
+        sampling = self._sampling(decoding, output_tokens)
 
         def serve() -> list[list[int]]:
             outputs = self._llm.generate(self._prompts, sampling, use_tqdm=False)
             return [output.outputs[0].token_ids for output in outputs]
 
         return serve
+
+    def _sampling(self, decoding: dict[str, Any], output_tokens: int, **more: Any) -> Any:
+        """How tokens are chosen, and how many."""
+        chosen = {"temperature": 0.0}
+        if decoding["strategy"] == "sample":
+            chosen = {"temperature": decoding["temperature"], "top_p": decoding["top_p"]}
+        return vllm.SamplingParams(
+            max_tokens=output_tokens, ignore_eos=True, **chosen, seed=self._seed, detokenize=False, **more
+        )
 
     def _require_room(self, work: dict[str, Any]) -> None:
         """A batch that does not fit would be served in parts, which is other work."""
@@ -181,10 +201,9 @@ class Engine:
 
     def _prompt(self, chance: random.Random, tokens: int) -> list[int]:
         """Token ids: real text where there is a tokenizer."""
-        tokenizer = getattr(self._llm.llm_engine, "tokenizer", None)
-        if tokenizer is None:
+        if self._tokenizer is None:
             return [chance.randrange(FIRST_TOKEN, self._vocabulary) for _ in range(tokens)]
-        text = list(self._llm.get_tokenizer().encode(prompt_text()))
+        text = list(self._tokenizer.encode(prompt_text()))
         offset = chance.randrange(len(text))
         return [text[(offset + number) % len(text)] for number in range(tokens)]
 
@@ -234,9 +253,9 @@ class Engine:
         """Verifications of drafts so far, and tokens accepted in them."""
         if self._speculation is None:
             return 0.0, 0.0
-        values = {metric.name: getattr(metric, "value", 0.0) for metric in self._llm.get_metrics()}
-        drafts = values.get("vllm:spec_decode_num_drafts", 0.0)
-        return drafts, values.get("vllm:spec_decode_num_accepted_tokens", 0.0)
+        told = metrics()
+        drafts = told.get("vllm:spec_decode_num_drafts", 0.0)
+        return drafts, told.get("vllm:spec_decode_num_accepted_tokens", 0.0)
 
     def _acceptance_length(self, before: tuple[float, float]) -> float | None:
         """Mean tokens per verification in this run; None without speculation.
@@ -254,6 +273,13 @@ class Engine:
         if asked is not None and abs(length / asked - 1) > ACCEPTANCE_TOLERANCE:
             raise RefusedError(f"an acceptance length of {asked:g} was asked for, and the run had {length:.2f}")
         return float(length)
+
+
+def metrics() -> dict[str, float]:
+    """Counters and gauges of vLLM in this process, by name."""
+    from vllm.v1.metrics.reader import get_metrics_snapshot
+
+    return {metric.name: getattr(metric, "value", 0.0) for metric in get_metrics_snapshot()}
 
 
 def _cache_bytes(request: dict[str, Any]) -> int:
@@ -290,8 +316,8 @@ def _cache_bytes_per_token(model: dict[str, Any], identity: dict[str, Any]) -> i
     return 2 * int(config["num_hidden_layers"]) * key_value_heads * head * DTYPE_BYTES[identity["dtype"]]
 
 
-def _known(options: dict[str, Any]) -> dict[str, Any]:
-    """The options under the names of this version.
+def known(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, if this version has all of them.
 
     Raises:
         RefusedError: it has no such option; names those that are spelt alike.

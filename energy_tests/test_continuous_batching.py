@@ -1,0 +1,27 @@
+"""Online serving saves against static batches where batches are large, and costs where they are small.
+
+Online, a request takes the place of one that has finished, and prompts are worked off beside the decoding of others
+(continuous batching); offline, a batch is served to its end before the next. Both are metered with as many requests
+at once, online while the batch is full.
+"""
+
+import pytest
+
+from energy_tests.scenarios import SERVED_LLAMA
+from pytest_llm_energy import Arms, Online, Scenario, costs, saves
+from pytest_llm_energy.fixtures import EnergyMeter
+
+
+def served(scenario: Scenario) -> Arms:
+    return Arms(online=scenario.replace(online=Online()), offline=scenario)
+
+
+@pytest.mark.energy_cases("arms", gpu=[served(SERVED_LLAMA).at(batch_size=n) for n in (1, 8, 32, 128)])
+def test_online_serving_saves_at_large_batches(energy_meter: EnergyMeter, arms: Arms) -> None:
+    result = energy_meter.compare(arms)
+    if arms.batch_size >= 32:
+        energy_meter.check(result, saves, published="saves-at-large-batch")
+    elif arms.batch_size == 1:
+        energy_meter.check(result, costs, published="costs-at-small-batch")
+    else:
+        energy_meter.check(result)
