@@ -3,7 +3,7 @@
 import datetime
 import time
 from collections.abc import Callable, Collection, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from pytest_llm_energy import __version__
@@ -13,9 +13,9 @@ from pytest_llm_energy.hardware.detection import Device, Host, detect
 from pytest_llm_energy.hardware.fingerprint import Fingerprint, fingerprint
 from pytest_llm_energy.hardware.leases import Leases
 from pytest_llm_energy.hardware.server import ServerProcesses, devices_named
-from pytest_llm_energy.hardware.strangers import Processes
+from pytest_llm_energy.hardware.strangers import Kin, Processes, processes_on
 from pytest_llm_energy.measuring import Plan
-from pytest_llm_energy.metering.choice import choose_meter
+from pytest_llm_energy.metering.choice import choose_meter, include
 from pytest_llm_energy.metering.meter import Meter
 from pytest_llm_energy.options import EnergyConfig
 from pytest_llm_energy.reporting.live import Live
@@ -146,7 +146,12 @@ class EnergySession:
         """Devices that this process holds against all others of this host."""
         if self.servers:  # whose processes are no strangers; the meter looks for others
             return Leases(self.server_devices or self.host.devices, processes=lambda uuid: Processes())
-        return Leases(self.host.devices)
+        return Leases(self.host.devices, processes=partial(processes_on, strangers=self.kin.strangers))
+
+    @cached_property
+    def kin(self) -> Kin:
+        """Processes of engines that are no descendants of this process."""
+        return Kin()
 
     def lease(self, count: int, say: Callable[[str], None]) -> tuple[Device, ...]:
         """So many devices, held until the engines on them are wanted no more; none without a GPU.
@@ -210,7 +215,7 @@ class EnergySession:
             urls = [server.url for server in self.servers.values()]
             served_by = [server.describe() for server in self.servers.values()]
             processes = ServerProcesses(*urls) if urls else None
-            self._meters[key] = choose_meter(self.options.meter, devices, server=processes)
+            self._meters[key] = choose_meter(self.options.meter, devices, kin=self.kin, server=processes)
             self._meters[key].source = "; ".join([self._meters[key].source, *served_by])
         return self._meters[key]
 
@@ -281,6 +286,10 @@ class EnergySession:
         )
 
     def _engine_started(self, engine: Engine, scenario: Scenario) -> None:
+        if engine.endpoint is None:
+            self.kin.admit(engine.processes)
+            for meter in self._meters.values():
+                include(meter, self.kin, engine.processes)
         self.record(
             Started(
                 start=engine.start,

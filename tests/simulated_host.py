@@ -17,7 +17,6 @@ from pytest_llm_energy.hardware.catalogue import CPU, gpu_spec
 from pytest_llm_energy.hardware.detection import Device, Host
 from pytest_llm_energy.hardware.fingerprint import boards
 from pytest_llm_energy.hardware.leases import Leases
-from pytest_llm_energy.hardware.server import ServerProcesses
 from pytest_llm_energy.hardware.strangers import Processes
 from pytest_llm_energy.metering.meter import Meter, Reading, Steady, between_reads
 
@@ -100,7 +99,7 @@ def windows_in(log: Path) -> list[Used]:
     return [msgspec.json.decode(line, type=Used) for line in log.read_bytes().splitlines()]
 
 
-def _meter(name: str, devices: Sequence[Device], *, server: ServerProcesses | None = None) -> Meter:
+def _meter(name: str, devices: Sequence[Device], **_: object) -> Meter:
     return LoggingMeter(devices, Path(os.environ["SIMULATED_LOG"]))
 
 

@@ -2,20 +2,24 @@
 
 from collections.abc import Callable, Sequence
 
-from pytest_llm_energy.errors import UsageError
+from pytest_llm_energy.errors import MeterError, UsageError
 from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.hardware.server import ServerProcesses
+from pytest_llm_energy.hardware.strangers import Beginning, Kin
 from pytest_llm_energy.metering.meter import Meter
 
 METERS = ("auto", "nvml", "rapl", "codecarbon")
 
 
-def choose_meter(name: str, devices: Sequence[Device], *, server: ServerProcesses | None = None) -> Meter:
+def choose_meter(
+    name: str, devices: Sequence[Device], *, kin: Kin | None = None, server: ServerProcesses | None = None
+) -> Meter:
     """Make the meter of that name; ``auto`` takes the most exact one this host has.
 
     Args:
         name: one of METERS.
         devices: leased GPUs, empty on a host without.
+        kin: processes that work for this one and are no descendants.
         server: what serves there beside this process and its descendants, None where nothing does.
 
     Raises:
@@ -25,7 +29,7 @@ def choose_meter(name: str, devices: Sequence[Device], *, server: ServerProcesse
     if devices and name == "rapl":
         raise UsageError("--energy-meter=rapl meters the processor, and the work runs on a GPU: use nvml")
     makers: dict[str, Callable[[], Meter]] = {
-        "nvml": lambda: _nvml(devices),
+        "nvml": lambda: _nvml(devices, kin or Kin()),
         "rapl": _rapl,
         "codecarbon": lambda: _codecarbon(devices),
     }
@@ -49,12 +53,36 @@ def _most_exact(devices: Sequence[Device]) -> str:
     return "rapl" if packages() else "codecarbon"
 
 
-def _nvml(devices: Sequence[Device]) -> Meter:
+def include(meter: Meter, kin: Kin, processes: Sequence[Beginning]) -> None:
+    """Let a meter that meters processes know those of an engine that has just started.
+
+    Args:
+        meter: any; most meter devices, whoever works on them.
+        kin: what is known of engines whose processes are no descendants of this one.
+        processes: the engine's, as they see themselves, the worker first.
+
+    Raises:
+        MeterError: the meter would miss them.
+    """
+    from pytest_llm_energy.metering.codecarbon_process import CodeCarbonProcessMeter
+
+    if not isinstance(meter, CodeCarbonProcessMeter):
+        return
+    if processes and not kin.sees(processes[0]):
+        raise MeterError(
+            "CodeCarbon's estimate is of processes, and the engine's cannot be seen from here: is pytest in a "
+            "container of its own? Run it outside, or meter by RAPL or a GPU"
+        )
+    if kin.apart():
+        meter.follow(kin.apart)
+
+
+def _nvml(devices: Sequence[Device], kin: Kin) -> Meter:
     if not devices:
         raise UsageError("--energy-meter=nvml needs a GPU, and none is leased on this host")
     from pytest_llm_energy.metering.nvml import NvmlMeter
 
-    return NvmlMeter(devices)
+    return NvmlMeter(devices, strangers=kin.strangers)
 
 
 def _rapl() -> Meter:
