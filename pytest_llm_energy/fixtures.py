@@ -8,10 +8,11 @@ from functools import partial
 
 import pytest
 
-from pytest_llm_energy.errors import EnergyError, JournalError, MeasurementError, ScenarioError
+from pytest_llm_energy.arm_runs import ArmRuns
+from pytest_llm_energy.errors import EnergyError, JournalError, ScenarioError
 from pytest_llm_energy.hardware.catalogue import GpuSpec
 from pytest_llm_energy.hardware.detection import Device
-from pytest_llm_energy.measuring import CallableWork, EngineWork, Work, measure
+from pytest_llm_energy.measuring import CallableWork, EngineWork, Work
 from pytest_llm_energy.metering.meter import Reading
 from pytest_llm_energy.serving.arms import Arms
 from pytest_llm_energy.serving.pool import Engine
@@ -21,9 +22,9 @@ from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.verdicts.baselines import Baseline, Published, read_baseline, read_published
 from pytest_llm_energy.verdicts.claims import Claim
 from pytest_llm_energy.verdicts.judge import Conditions, judge, judge_recorded
-from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Metered, Run, counting
+from pytest_llm_energy.verdicts.measured import CaseKey, Measured, Metered
 from pytest_llm_energy.verdicts.records import Checked, Ended, Ran, Troubled, Windowed
-from pytest_llm_energy.verdicts.rows import Row
+from pytest_llm_energy.verdicts.rows import LOOKS, Row, unsettled
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,17 @@ class EnergyMeter:
     _baseline: Baseline | None
     _published: Published | None
     rows: list[Row] = field(default_factory=list)
-    measured: list[Measured] = field(default_factory=list)
+    _series: list[ArmRuns] = field(default_factory=list)
     _stacks: dict[Side, dict[str, str]] = field(default_factory=lambda: {"present": {}, "against": {}})
     _readings: list[Reading] = field(default_factory=list)
     starts: dict[str, float] = field(default_factory=dict)
     _begun: float = field(default_factory=time.monotonic)
     _starting_seconds: float = 0.0
+
+    @property
+    def measured(self) -> bool:
+        """Whether this test has measured arms so far."""
+        return bool(self._series)
 
     @property
     def metered(self) -> Metered:
@@ -192,8 +198,10 @@ class EnergyMeter:
             claim=claim,
             budget=budget,
             figures=(published,) if isinstance(published, str) else tuple(published),
+            looks=LOOKS if self._session.options.settle_seconds else 1,
         )
         self._session.record(check)
+        series = self._series[measured.series]
         conditions = Conditions(
             fingerprint=self._session.fingerprint(self.gpu_model.devices),
             stack=self._stacks["present"],
@@ -204,7 +212,14 @@ class EnergyMeter:
             budget=self._session.options.budget,
             default_budget=self._session.options.default_budget,
         )
-        self.rows += judge(check, measured, conditions)
+        rows = judge(check, series.measured(), conditions)
+        for _ in range(1, check.looks):
+            if not unsettled(rows) or not self._session.may_settle:
+                break
+            with self._session.settling():
+                series.meter_again(self._session.plan, self._say)
+            rows = judge(check, series.measured(), conditions)
+        self.rows += rows
 
     def replay(self) -> None:
         """Judge what the journal recorded for this case, instead of running the test's body.
@@ -239,43 +254,25 @@ class EnergyMeter:
                 self._session.record(Ended(key=self._key, seconds=seconds))
 
     def _measure(self, things: Mapping[str, Scenario | Callable[[], object]], *, control: str | None) -> Measured:
-        taken = {arm.name for earlier in self.measured for arm in earlier.arms}
+        taken = {name for earlier in self._series for name in earlier.identities}
         if again := taken & things.keys():
             raise ScenarioError(f"arm names must differ within a test; measured before: {sorted(again)}")
         things = self._as_served(things)
-        series = len(self.measured)
-        runs: dict[tuple[str, Side], list[Run]] = {}
-        identities = {n: t.identity() if isinstance(t, Scenario) else None for n, t in things.items()}
-
-        def record(work: Work, run: Run) -> None:
-            self._session.record(
-                Ran(key=self._key, series=series, arm=work.name, identity=work.identity, run=run, side=work.side)
-            )
-            runs.setdefault((work.name, work.side), []).append(run)
-            self._readings.append(run.reading)
-
-        works = [work for name, thing in things.items() for work in self._works(name, thing)]
-        try:
-            measure(works, self._session.plan, record=record, say=self._say)
-        except MeasurementError:
-            raise
-        except BaseException:
-            # An engine that failed, or was interrupted with an answer still to come, must not serve again.
-            for work in works:
-                work.end()
-            raise
-        arms = tuple(
-            Arm(
-                name=name,
-                identity=identities[name],
-                runs=counting(runs.get((name, "present"), ())),
-                against=counting(runs.get((name, "against"), ())),
-            )
-            for name in things
+        series = ArmRuns(
+            key=self._key,
+            number=len(self._series),
+            control=control,
+            identities={n: t.identity() if isinstance(t, Scenario) else None for n, t in things.items()},
+            works=[work for name, thing in things.items() for work in self._works(name, thing)],
+            record=self._ran,
         )
-        result = Measured(key=self._key, series=series, arms=arms, control=control)
-        self.measured.append(result)
-        return result
+        series.meter(self._session.plan, self._say)
+        self._series.append(series)
+        return series.measured()
+
+    def _ran(self, ran: Ran) -> None:
+        self._session.record(ran)
+        self._readings.append(ran.run.reading)
 
     def _as_served(
         self, things: Mapping[str, Scenario | Callable[[], object]]

@@ -205,7 +205,9 @@ class CallableWork:
         return Served(started=started, ended=time.monotonic(), requests=batches)
 
 
-def measure(works: Sequence[Work], plan: Plan, *, record: Callable[[Work, Run], None], say: Say) -> None:
+def measure(
+    works: Sequence[Work], plan: Plan, *, record: Callable[[Work, Run], None], say: Say, first: int = 0
+) -> None:
     """Meter every work ``plan.runs`` times, interleaved: A B, B A, A B, ...
 
     All engines are started before the first window opens. Where they do not fit on the devices together, each has
@@ -217,6 +219,7 @@ def measure(works: Sequence[Work], plan: Plan, *, record: Callable[[Work, Run], 
         record: told of each run as it ends, invalid ones included; a later run of the same round replaces an
             earlier one.
         say: told what is going on.
+        first: number of the first round: those before it have been measured.
 
     Raises:
         MeasurementError: an arm's readings stay invalid.
@@ -229,9 +232,10 @@ def measure(works: Sequence[Work], plan: Plan, *, record: Callable[[Work, Run], 
         batches[work.name] = max(_warm_up(work, plan, say), batches.get(work.name, 0))
 
     for group, rounds in _blocks(works, plan, warm, say):
-        for number in rounds:
+        for number in (first + each for each in rounds):
             for work in group if number % 2 == 0 else reversed(group):
-                _run(work, batches[work.name], number, plan, retries=retries, record=record, say=say)
+                of = first + max(plan.runs, plan.starts)
+                _run(work, batches[work.name], number, plan, of=of, retries=retries, record=record, say=say)
 
 
 def _blocks(
@@ -292,6 +296,7 @@ def _run(
     number: int,
     plan: Plan,
     *,
+    of: int,
     retries: dict[tuple[str, Side], int],
     record: Callable[[Work, Run], None],
     say: Say,
@@ -302,7 +307,7 @@ def _run(
         MeasurementError: its readings stay invalid.
     """
     where = "" if work.side == "present" else " on the other stack"
-    say(f"measuring {work.name}{where} (run {number + 1} of {max(plan.runs, plan.starts)})")
+    say(f"measuring {work.name}{where} (run {number + 1} of {of})")
     run = _metered(work, batches, number, plan)
     record(work, run)
     counts = run.reading.valid

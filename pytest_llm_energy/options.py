@@ -47,6 +47,7 @@ class EnergyConfig:
         costs: journal that tells what cases cost, to balance shards by; None for baselines and estimates.
         report: Markdown file to write, None for none.
         meter: one of METERS.
+        settle_seconds: how long this process may meter on where a verdict is open; 0 not to.
         runs: metered windows per arm, None for the GPU model's default.
         window_seconds: shortest window, None for the GPU model's default.
         deadline_seconds: longest time any one request to an engine may take.
@@ -69,6 +70,7 @@ class EnergyConfig:
     costs: Path | None
     report: Path | None
     meter: str
+    settle_seconds: float
     runs: int | None
     window_seconds: float | None
     deadline_seconds: float
@@ -113,6 +115,7 @@ class EnergyConfig:
             costs=path("costs"),
             report=path("report"),
             meter=option("meter") or "auto",
+            settle_seconds=option("settle") or 0.0,
             runs=option("runs"),
             window_seconds=option("window"),
             deadline_seconds=option("deadline") or DEFAULT_DEADLINE_SECONDS,
@@ -176,6 +179,13 @@ def add_options(parser: pytest.Parser) -> None:
     add("--energy-report", metavar="FILE.md", help="write the tables as Markdown")
     add("--energy-meter", choices=METERS, help="how joules are metered (default: auto, the most exact one)")
     add("--energy-runs", type=_at_least_two, metavar="N", help="windows per arm (default: 3; on a CPU 5)")
+    add(
+        "--energy-settle",
+        type=_positive,
+        metavar="SECONDS",
+        help="time, over all tests of a process, to meter twice and four times as many windows where a verdict is "
+        "open; intervals are then a little wider, since each check may be judged three times",
+    )
     add("--energy-window", type=_positive, metavar="SECONDS", help="shortest window (default: 2.5; CPU 0.5)")
     add(
         "--energy-deadline",

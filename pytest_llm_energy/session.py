@@ -2,7 +2,8 @@
 
 import datetime
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -58,6 +59,7 @@ class EnergySession:
         self._openings: dict[tuple[Device, ...], str] = {}
         self._segment: Segment | None = None
         self._known_host: Host | None = None
+        self._settle_seconds = options.settle_seconds
 
     @cached_property
     def host(self) -> Host:
@@ -131,6 +133,20 @@ class EnergySession:
             starts=self.options.starts,
             window_seconds=self.options.window_seconds or plan.window_seconds,
         )
+
+    @property
+    def may_settle(self) -> bool:
+        """Whether time is left to meter on where a verdict is open."""
+        return self._settle_seconds > 0
+
+    @contextmanager
+    def settling(self) -> Iterator[None]:
+        """Take the time of the block from what is left for it."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._settle_seconds -= time.monotonic() - begun
 
     @cached_property
     def pool(self) -> EnginePool:

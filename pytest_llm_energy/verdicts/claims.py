@@ -12,7 +12,7 @@ import msgspec
 from pytest_llm_energy.errors import MeasurementError
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.measured import Measured, Run
-from pytest_llm_energy.verdicts.statistics import Interval
+from pytest_llm_energy.verdicts.statistics import ALPHA, Interval
 
 Outcome = Literal["holds", "fails", "open"]
 
@@ -46,7 +46,7 @@ class Saves(msgspec.Struct, frozen=True, tag_field="claim", tag="saves", forbid_
         """The claim with a margin for noisy hosts."""
         return Saves(margin)
 
-    def statements(self, measured: Measured) -> list[Statement]:
+    def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
         """One per arm other than the control."""
         return [
             Statement(
@@ -55,7 +55,7 @@ class Saves(msgspec.Struct, frozen=True, tag_field="claim", tag="saves", forbid_
                 kind="effect",
                 outcome=_decide(holds=effect.high < 0, fails=effect.low > self.margin),
             )
-            for arm, control, effect in _effects(measured)
+            for arm, control, effect in _effects(measured, alpha)
         ]
 
 
@@ -72,7 +72,7 @@ class Costs(msgspec.Struct, frozen=True, tag_field="claim", tag="costs", forbid_
         """The claim with a margin for noisy hosts."""
         return Costs(margin)
 
-    def statements(self, measured: Measured) -> list[Statement]:
+    def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
         """One per arm other than the control."""
         return [
             Statement(
@@ -81,7 +81,7 @@ class Costs(msgspec.Struct, frozen=True, tag_field="claim", tag="costs", forbid_
                 kind="effect",
                 outcome=_decide(holds=effect.low > 0, fails=effect.high < -self.margin),
             )
-            for arm, control, effect in _effects(measured)
+            for arm, control, effect in _effects(measured, alpha)
         ]
 
 
@@ -94,7 +94,7 @@ class Differs(msgspec.Struct, frozen=True, tag_field="claim", tag="differs", for
 
     at_most: float
 
-    def statements(self, measured: Measured) -> list[Statement]:
+    def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
         """One per arm other than the control."""
         return [
             Statement(
@@ -103,7 +103,7 @@ class Differs(msgspec.Struct, frozen=True, tag_field="claim", tag="differs", for
                 kind="effect",
                 outcome=_inside(effect, -self.at_most, self.at_most),
             )
-            for arm, control, effect in _effects(measured)
+            for arm, control, effect in _effects(measured, alpha)
         ]
 
 
@@ -120,9 +120,9 @@ class Slope(msgspec.Struct, frozen=True, tag_field="claim", tag="slope", forbid_
     exponent: float = 1.0
     tolerance: float = 0.2
 
-    def statements(self, measured: Measured) -> list[Statement]:
+    def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
         """One, about all scenarios of the series."""
-        interval = _growth(measured, self.over, below=math.inf)
+        interval = _growth(measured, self.over, below=math.inf, alpha=alpha)
         low, high = self.exponent - self.tolerance, self.exponent + self.tolerance
         return [
             Statement(
@@ -147,9 +147,9 @@ class FlatBelow(msgspec.Struct, frozen=True, tag_field="claim", tag="flat-below"
     limit: int
     tolerance: float = 0.25
 
-    def statements(self, measured: Measured) -> list[Statement]:
+    def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
         """One, about the scenarios up to the limit."""
-        interval = _growth(measured, self.over, below=self.limit)
+        interval = _growth(measured, self.over, below=self.limit, alpha=alpha)
         return [
             Statement(
                 says=f"J/request is flat up to {self.limit} {self.over} (power < {self.tolerance:g})",
@@ -181,7 +181,7 @@ def flat_below(over: str, limit: int, *, tolerance: float = 0.25) -> FlatBelow:
     return FlatBelow(over, limit, tolerance)
 
 
-def _effects(measured: Measured) -> Iterable[tuple[str, str, Interval]]:
+def _effects(measured: Measured, alpha: float) -> Iterable[tuple[str, str, Interval]]:
     if measured.control is None:
         raise MeasurementError(f"{measured.key}: this claim needs arms with a control, not a series")
     control = measured[measured.control]
@@ -192,19 +192,19 @@ def _effects(measured: Measured) -> Iterable[tuple[str, str, Interval]]:
         pairs = [(r[arm.name], r[control.name]) for r in rounds]
         if not pairs:
             raise MeasurementError(f"{measured.key}: no round in which every arm has a valid run")
-        yield arm.name, control.name, paired(pairs)
+        yield arm.name, control.name, paired(pairs, alpha=alpha)
 
 
-def paired(pairs: Iterable[tuple[Run, Run]]) -> Interval:
+def paired(pairs: Iterable[tuple[Run, Run]], *, alpha: float = ALPHA) -> Interval:
     """Relative difference of joules per unit over runs that were interleaved."""
     blocks: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for one, other in pairs:
         blocks.setdefault((one.start, other.start), []).append((one.joules_per_unit, other.joules_per_unit))
     starts_differ = any(one != other for one, other in blocks)
-    return statistics.ratio(list(blocks.values()), starts_differ=starts_differ)
+    return statistics.ratio(list(blocks.values()), starts_differ=starts_differ, alpha=alpha)
 
 
-def _growth(measured: Measured, field: str, *, below: float) -> Interval:
+def _growth(measured: Measured, field: str, *, below: float, alpha: float) -> Interval:
     """Interval of the growth exponent of energy per request, from one estimate a round."""
     xs: dict[str, float] = {}
     for arm in measured.arms:
@@ -218,7 +218,7 @@ def _growth(measured: Measured, field: str, *, below: float) -> Interval:
     exponents = [_round_exponent(xs, runs) for runs in measured.rounds()]
     if not exponents:
         raise MeasurementError(f"{measured.key}: no round in which every scenario has a valid run")
-    return statistics.mean_interval(exponents)
+    return statistics.mean_interval(exponents, alpha=alpha)
 
 
 def _round_exponent(xs: dict[str, float], runs: dict[str, Run]) -> float:

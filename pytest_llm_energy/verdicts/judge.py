@@ -11,12 +11,12 @@ from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.serving.scenario import Identity, differences
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.baselines import Baseline, Figure, Published, Samples, Session
-from pytest_llm_energy.verdicts.claims import Claim, Statement, paired
+from pytest_llm_energy.verdicts.claims import Statement, paired
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run
 from pytest_llm_energy.verdicts.records import Checked
 from pytest_llm_energy.verdicts.rows import Change, ClaimRow, ClaimVerdict, LevelRow, LevelVerdict, Row
-from pytest_llm_energy.verdicts.statistics import Interval, Sample
+from pytest_llm_energy.verdicts.statistics import ALPHA, Interval, Sample, runs_to_tell
 
 DEFAULT_BUDGET = 0.03
 """Relative increase that passes where nobody has set another: small against what upgrades cost, and above what
@@ -63,7 +63,8 @@ def judge(check: Checked, measured: Measured, conditions: Conditions) -> list[Ro
     rows: list[Row] = [_judge_level(arm, check, measured.key, conditions) for arm in measured.arms]
     if check.claim is not None:
         figure = _figure(check, conditions.published)
-        rows += _judge_claim(check.claim, measured, figure)
+        statements = check.claim.statements(measured, alpha=ALPHA / check.looks)
+        rows += [_judge_statement(statement, measured.key, figure) for statement in statements]
     return rows
 
 
@@ -126,10 +127,10 @@ def _judge_level(arm: Arm, check: Checked, key: CaseKey, conditions: Conditions)
     )
     reason = note = None
     if arm.against:
-        change: Change | None = _change_against(arm, conditions)
+        change: Change | None = _change_against(arm, conditions, ALPHA / check.looks)
     else:
         sessions, reason, note = _reference(arm, key, conditions)
-        change = _change(arm, key, sessions, conditions) if sessions else None
+        change = _change(arm, key, sessions, conditions, ALPHA / check.looks) if sessions else None
     if key.gpu == "cpu" or arm.estimated:
         says = "joules are estimated: shown, never gated" if arm.estimated else "a CPU's levels are not gated"
         note = f"{says}; {note}" if note else says
@@ -137,12 +138,18 @@ def _judge_level(arm: Arm, check: Checked, key: CaseKey, conditions: Conditions)
     if change is None:
         return msgspec.structs.replace(row, reason=reason, note=note)
     verdict, reason, note = _decide(change.joules, budget)
+    needs = None
+    if verdict == "inconclusive":
+        border = min((budget, -IMPROVEMENT), key=lambda border: abs(change.joules.value - border))
+        needs = runs_to_tell(change.joules, border, runs=row.runs)
+        told = f"about {needs} runs would tell" if needs else "no number of runs would tell: more engine starts may"
+        note = f"{note}; {told}"
     if verdict == "inconclusive" and change.other_board:
         note = (
             f"{note}: this board is none of the baseline's, and boards differ; bless a session of this one, or "
             "measure both stacks on it (--energy-against)"
         )
-    return msgspec.structs.replace(row, verdict=verdict, change=change, reason=reason, note=note)
+    return msgspec.structs.replace(row, verdict=verdict, change=change, reason=reason, note=note, needs=needs)
 
 
 def _decide(change: Interval, budget: float) -> tuple[LevelVerdict, str | None, str | None]:
@@ -154,7 +161,7 @@ def _decide(change: Interval, budget: float) -> tuple[LevelVerdict, str | None, 
         return "ok", None, None
     if change.half_width > budget:
         return "inconclusive", "too-noisy", f"the interval is wider than the budget of {budget:.3g}"
-    return "inconclusive", "near-budget", "the budget lies within the interval; more runs would tell"
+    return "inconclusive", "near-budget", "the budget lies within the interval"
 
 
 def _reference(arm: Arm, key: CaseKey, conditions: Conditions) -> tuple[list[Session], str | None, str | None]:
@@ -186,7 +193,7 @@ def _reference(arm: Arm, key: CaseKey, conditions: Conditions) -> tuple[list[Ses
     return own or alike, None, None
 
 
-def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditions) -> Change:
+def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditions, alpha: float) -> Change:
     samples = [s for session in sessions for s in _samples(session, key.case, arm.name)]
     reference = Sample(
         starts=tuple(s.joules_per_token for s in samples),
@@ -201,7 +208,7 @@ def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditi
         relative_uncertainty=relative_uncertainty(arm),
         boards=frozenset(conditions.fingerprint.boards),
     )
-    joules = statistics.change(now, reference)
+    joules = statistics.change(now, reference, alpha=alpha)
     seconds_then = stats.fmean(math.log(x) for s in samples for x in s.seconds_per_token)
     seconds = math.expm1(_log_seconds(arm.runs) - seconds_then)
     first = sessions[0]
@@ -228,13 +235,13 @@ def _levels_by_board(sessions: list[Session], case: str, arm: str) -> tuple[tupl
     return tuple(map(tuple, levels.values()))
 
 
-def _change_against(arm: Arm, conditions: Conditions) -> Change:
+def _change_against(arm: Arm, conditions: Conditions, alpha: float) -> Change:
     """The level against the other stack, from runs that were interleaved on one board."""
     others = {run.round: run for run in arm.against}
     pairs = [(run, others[run.round]) for run in arm.runs if run.round in others]
     if not pairs:
         raise MeasurementError(f"arm {arm.name!r} has no round with a valid run on both stacks")
-    joules = paired(pairs)
+    joules = paired(pairs, alpha=alpha)
     seconds = math.expm1(_log_seconds(run for run, _ in pairs) - _log_seconds(other for _, other in pairs))
     return Change(
         joules=joules,
@@ -289,10 +296,6 @@ def _figure(check: Checked, published: Published | None) -> Figure | None:
         )
     figures = [published.figure(name) for name in check.figures]
     return next((figure for figure in figures if figure.gpu == check.key.gpu), figures[0])
-
-
-def _judge_claim(claim: Claim, measured: Measured, figure: Figure | None) -> list[Row]:
-    return [_judge_statement(s, measured.key, figure) for s in claim.statements(measured)]
 
 
 def _judge_statement(statement: Statement, key: CaseKey, figure: Figure | None) -> ClaimRow:

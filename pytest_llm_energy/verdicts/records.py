@@ -99,6 +99,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag
         claim: what the finding asserts, None for levels alone.
         budget: allowed relative increase that the test itself states, None for none.
         figures: ids of the published figures the claim is about.
+        looks: how often it may be judged, with more runs each time; the chance of an error is shared among them.
     """
 
     key: CaseKey
@@ -109,6 +110,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag
     claim: Claim | None = None
     budget: float | None = None
     figures: tuple[str, ...] = ()
+    looks: int = 1
 
 
 class Troubled(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="troubled"):

@@ -55,6 +55,7 @@ class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
         reason: reason code of a verdict that decides nothing.
         note: the reason in words.
         estimated: whether the joules are modelled.
+        needs: about how many runs would decide an inconclusive level; None where no number would.
     """
 
     key: CaseKey
@@ -70,6 +71,7 @@ class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
     reason: str | None = None
     note: str | None = None
     estimated: bool = False
+    needs: int | None = None
 
 
 class ClaimRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="claim"):
@@ -96,6 +98,11 @@ class ClaimRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
 
 Row = LevelRow | ClaimRow
 
+LOOKS = 3
+"""How often a check is judged at most where there is time to settle it; the runs are doubled from look to look."""
+
+LAST_LOOK = 2 ** (LOOKS - 1)
+
 DECIDED = frozenset({"ok", "improved", "regressed", "confirms", "contradicts", "new"})
 FAILING = {
     "off": frozenset[str](),
@@ -113,6 +120,15 @@ WORST_FIRST: tuple[Verdict, ...] = (
     "ok",
     "shown",
 )
+
+
+def unsettled(rows: Sequence[Row]) -> bool:
+    """Whether more runs, within what two further looks bring, are likely to decide what these rows leave open."""
+    return any(
+        row.verdict == "inconclusive"
+        and (isinstance(row, ClaimRow) or (row.needs is not None and row.needs <= LAST_LOOK * row.runs))
+        for row in rows
+    )
 
 
 def decided(rows: Sequence[Row]) -> bool:

@@ -30,11 +30,19 @@ KNOWN = math.inf
 
 
 class Interval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An estimate with one-sided bounds at ALPHA each."""
+    """An estimate with one-sided bounds at ALPHA each, or at a share of it for one of several looks.
+
+    Attributes:
+        value: the estimate.
+        low: lower bound.
+        high: upper bound.
+        fixed: what the half width would come down to with runs without number: starts, sessions and boards.
+    """
 
     value: float
     low: float
     high: float
+    fixed: float = 0.0
 
     @property
     def half_width(self) -> float:
@@ -69,17 +77,22 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         return statistics.fmean(statistics.fmean(map(math.log, start)) for start in self.starts)
 
 
-def change(now: Sample, reference: Sample) -> Interval:
+def change(now: Sample, reference: Sample, *, alpha: float = ALPHA) -> Interval:
     """Relative change of the level from the reference to now.
 
     The variance has a part per run and per start on either side, and one per session and board where the two
     sides differ in them.
+
+    Args:
+        now: what was measured.
+        reference: what it is compared with.
+        alpha: chance, per bound, that it excludes the truth.
     """
     parts = [*_side(now), *_side(reference), _between_sessions(reference)]
     if now.boards != reference.boards:
         variance, freedom = _between_boards(reference)
         parts.append((variance * (1 + 1 / max(1, len(reference.by_board))), freedom))
-    return _relative(now.log_mean() - reference.log_mean(), parts)
+    return _relative(now.log_mean() - reference.log_mean(), parts, alpha)
 
 
 def _between_sessions(reference: Sample) -> tuple[float, float]:
@@ -99,19 +112,22 @@ def _between_boards(reference: Sample) -> tuple[float, float]:
     return (BOARD_FREEDOM * BOARD_SD**2 + squares) / (BOARD_FREEDOM + seen), BOARD_FREEDOM + seen
 
 
-def ratio(blocks: Sequence[Sequence[tuple[float, float]]], *, starts_differ: bool) -> Interval:
+def ratio(
+    blocks: Sequence[Sequence[tuple[float, float]]], *, starts_differ: bool, alpha: float = ALPHA
+) -> Interval:
     """Relative difference of the first from the second over interleaved pairs: a t interval on log ratios.
 
     Args:
         blocks: levels of the two arms, a pair per round; pairs of one block share their engine starts.
         starts_differ: whether the arms ran on engine starts of their own.
+        alpha: chance, per bound, that it excludes the truth.
     """
     logs = [[math.log(a / b) for a, b in block] for block in blocks if block]
     means = [statistics.fmean(block) for block in logs]
     parts = [_within(logs)]
     if starts_differ:
         parts.append(_between_starts(means, 2 * START_SD**2, within=parts[0]))
-    return _relative(statistics.fmean(means), parts)
+    return _relative(statistics.fmean(means), parts, alpha)
 
 
 def _within(logs: Sequence[Sequence[float]]) -> tuple[float, float]:
@@ -134,10 +150,25 @@ def _between_starts(means: Sequence[float], known: float, *, within: tuple[float
     return known / len(means), KNOWN
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
+def mean_interval(values: Sequence[float], *, alpha: float = ALPHA) -> Interval:
     """Mean with a t interval; unbounded for a single value."""
     mean = statistics.fmean(values)
-    return _around(mean, [(_variance_of_mean(values), len(values) - 1)])
+    return _around(mean, [(_variance_of_mean(values), len(values) - 1)], alpha)
+
+
+def runs_to_tell(interval: Interval, border: float, *, runs: int) -> int | None:
+    """About how many runs would put a border outside an interval that holds it now; None where no number would.
+
+    Args:
+        interval: from so many runs, at whose present value it would stay.
+        border: what is to be told from it.
+        runs: behind it.
+    """
+    distance = abs(interval.value - border)
+    if distance <= interval.fixed or not math.isfinite(interval.half_width):
+        return None
+    shrinking = max(0.0, interval.half_width**2 - interval.fixed**2)
+    return max(runs + 1, math.ceil(runs * shrinking / (distance**2 - interval.fixed**2)))
 
 
 def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
@@ -160,20 +191,27 @@ def _variance_of_mean(values: Sequence[float]) -> float:
     return statistics.variance(values) / len(values) if len(values) > 1 else math.inf
 
 
-def _relative(log_value: float, parts: Sequence[tuple[float, float]]) -> Interval:
-    logs = _around(log_value, parts)
-    return Interval(*(_expm1(x) for x in (logs.value, logs.low, logs.high)))
+def _relative(log_value: float, parts: Sequence[tuple[float, float]], alpha: float) -> Interval:
+    logs = _around(log_value, parts, alpha)
+    return Interval(*(_expm1(x) for x in (logs.value, logs.low, logs.high, logs.fixed)))
 
 
-def _around(value: float, parts: Sequence[tuple[float, float]]) -> Interval:
-    """The interval of a sum of variances, with Satterthwaite's degrees of freedom."""
+def _around(value: float, parts: Sequence[tuple[float, float]], alpha: float) -> Interval:
+    """The interval of a sum of variances, with Satterthwaite's degrees of freedom.
+
+    Args:
+        value: its middle.
+        parts: variances and their degrees of freedom, first the one that more runs would lessen.
+        alpha: chance, per bound, that it excludes the truth.
+    """
     variance = sum(part for part, _ in parts)
     if not math.isfinite(variance):
         return Interval(value, -math.inf, math.inf)
     shrunk = sum(part**2 / freedom for part, freedom in parts if freedom)
     freedom = variance**2 / shrunk if shrunk > 0 else KNOWN
-    half = _t_quantile(1 - ALPHA, freedom) * math.sqrt(variance)
-    return Interval(value, value - half, value + half)
+    half = _t_quantile(1 - alpha, freedom) * math.sqrt(variance)
+    fixed = _t_quantile(1 - alpha, KNOWN) * math.sqrt(sum(part for part, _ in parts[1:]))
+    return Interval(value, value - half, value + half, fixed)
 
 
 def _t_quantile(probability: float, freedom: float) -> float:

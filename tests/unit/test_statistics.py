@@ -119,3 +119,28 @@ def test_growth_exponents_are_those_of_power_laws() -> None:
     xs = [1.0, 2.0, 4.0, 8.0]
     assert statistics.exponent(xs, [3 * x for x in xs]) == pytest.approx(1)
     assert statistics.exponent(xs, [7.0] * 4) == pytest.approx(0)
+
+
+def test_one_of_several_looks_has_its_share_of_the_chance_of_an_error() -> None:
+    rnd = random.Random(3)
+    outside = 0
+    for _ in range(2000):
+        logs = [rnd.gauss(0, 0.01) for _ in range(12)]
+        looks = [
+            statistics.ratio([[(math.exp(x), 1.0) for x in logs[:n]]], starts_differ=False, alpha=0.05 / 3)
+            for n in (3, 6, 12)
+        ]
+        outside += any(look.low > 0 for look in looks)
+    assert outside / 2000 < 0.05
+
+
+def test_the_runs_that_would_tell_are_those_that_the_interval_still_lacks() -> None:
+    tight, wide = ((1.0, 1.004, 0.996), (1.0, 1.04, 0.96))
+    change = statistics.change(sample(wide), sample(tight, tight, tight, tight, tight))
+    needed = statistics.runs_to_tell(change, 0.05, runs=3)
+    assert needed is not None
+    assert needed > 3
+    more = statistics.change(sample(wide * (needed // 3 + 1)), sample(tight, tight, tight, tight, tight))
+    assert more.high < 0.05 < change.high
+    assert statistics.runs_to_tell(change, 0.5 * change.fixed, runs=3) is None
+    assert statistics.runs_to_tell(statistics.change(sample((1.0,)), sample(tight)), 0.05, runs=1) is None

@@ -1,0 +1,90 @@
+"""The arms of one measurement: what is run of them, and what came of it so far."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from pytest_llm_energy.errors import MeasurementError
+from pytest_llm_energy.measuring import Plan, Say, Work, measure
+from pytest_llm_energy.serving.scenario import Identity
+from pytest_llm_energy.serving.stack import Side
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run, counting
+from pytest_llm_energy.verdicts.records import Ran
+
+
+@dataclass(kw_only=True)
+class ArmRuns:
+    """What one call of ``measure`` or ``compare`` has metered; more may be added.
+
+    Attributes:
+        key: the case.
+        number: position among the case's measurements.
+        control: the arm that effects are relative to, None for a series over a number.
+        identities: scenarios as plain JSON by arm, None for a callable.
+        works: what is run, on either stack.
+        record: told of each run as it ends.
+        rounds: rounds that have been run.
+    """
+
+    key: CaseKey
+    number: int
+    control: str | None
+    identities: Mapping[str, Identity | None]
+    works: Sequence[Work]
+    record: Callable[[Ran], None]
+    rounds: int = 0
+    _runs: dict[tuple[str, Side], list[Run]] = field(default_factory=dict)
+
+    def meter(self, plan: Plan, say: Say) -> None:
+        """Meter every arm as the plan says, after what has been metered.
+
+        Raises:
+            EngineError: an engine failed.
+            MeasurementError: an arm's readings stayed invalid.
+        """
+
+        def record(work: Work, run: Run) -> None:
+            self._runs.setdefault((work.name, work.side), []).append(run)
+            self.record(
+                Ran(
+                    key=self.key,
+                    series=self.number,
+                    arm=work.name,
+                    identity=work.identity,
+                    run=run,
+                    side=work.side,
+                )
+            )
+
+        try:
+            measure(self.works, plan, record=record, say=say, first=self.rounds)
+        except MeasurementError:
+            raise
+        except BaseException:
+            # An engine that failed, or was interrupted with an answer still to come, must not serve again.
+            for work in self.works:
+                work.end()
+            raise
+        self.rounds += max(plan.runs, plan.starts)
+
+    def meter_again(self, plan: Plan, say: Say) -> None:
+        """Meter every arm as often again as it has been.
+
+        Raises:
+            EngineError: an engine failed.
+            MeasurementError: an arm's readings stayed invalid.
+        """
+        say(f"not settled by {self.rounds} runs an arm: as many again")
+        self.meter(replace(plan, runs=self.rounds), say)
+
+    def measured(self) -> Measured:
+        """What has been measured so far."""
+        arms = tuple(
+            Arm(
+                name=name,
+                identity=identity,
+                runs=counting(self._runs.get((name, "present"), ())),
+                against=counting(self._runs.get((name, "against"), ())),
+            )
+            for name, identity in self.identities.items()
+        )
+        return Measured(key=self.key, series=self.number, arms=arms, control=self.control)

@@ -1,0 +1,114 @@
+"""Verdicts that are open are settled by more windows, as long as there is time for it."""
+
+import re
+
+import pytest
+
+from pytest_llm_energy.verdicts.journal import read_journal
+
+HOST = """
+import itertools, time
+from pytest_llm_energy import session
+from pytest_llm_energy.hardware.catalogue import CPU
+from pytest_llm_energy.hardware.detection import Host
+from pytest_llm_energy.metering.meter import Reading
+
+class Meter:
+    method, estimated, source = "made-up", False, "what the work says"
+    spent, scatter = 0.0, itertools.repeat(1.0)
+
+    def open(self):
+        Meter.spent = 0.0
+        return self
+
+    def close(self, started, ended):
+        joules = self.spent * next(self.scatter)
+        return Reading(joules=joules, seconds=ended - started, uncertainty_joules=1e-6, method=self.method)
+
+    def abandon(self):
+        pass
+
+    def shutdown(self):
+        pass
+
+def pytest_configure():
+    session.detect = lambda: Host(spec=CPU)
+    session.choose_meter = lambda name, devices, **_: Meter()
+"""
+"""A host whose joules are what the work says that it spent, with a scatter from window to window."""
+
+SUITE = """
+import itertools
+from conftest import Meter
+from pytest_llm_energy import saves
+
+def spending(joules, *scatter):
+    factors = itertools.cycle(scatter)
+    def spend():
+        Meter.spent += joules
+        Meter.scatter = factors
+    return spend
+
+def test_lean(energy_meter):
+    # The effect is -6 %; three pairs that scatter by 2 % leave it open, six do not.
+    result = energy_meter.compare(lean=spending(0.94, {scatter}), plain=spending(1.0, 1.0))
+    energy_meter.check(result, saves)
+"""
+
+OPTIONS = (
+    "-pno:cacheprovider",
+    "--energy-runs=3",
+    "--energy-window=0.01",
+)
+
+
+@pytest.fixture
+def host(pytester: pytest.Pytester) -> pytest.Pytester:
+    pytester.makeconftest(HOST)
+    return pytester
+
+
+def runs(pytester: pytest.Pytester, name: str = "run.jsonl") -> tuple[int, int]:
+    """Runs of an arm, and how often they may have been judged."""
+    journal = read_journal(pytester.path / name)
+    (check,) = journal.checks
+    (count,) = {len(arm.runs) for arm in journal.measured(check).arms}
+    return count, check.looks
+
+
+def measured(result: pytest.RunResult) -> str:
+    """The interval that the claim was judged by."""
+    found = re.search(r"lean saves against plain +(\S+ % \[[^]]+\])", result.stdout.str())
+    assert found is not None
+    return found.group(1)
+
+
+def test_an_open_verdict_is_settled_by_more_windows_and_judged_the_same_from_the_journal(
+    host: pytest.Pytester,
+) -> None:
+    host.makepyfile(test_spending=SUITE.format(scatter="1.02, 0.98"))
+    open_ = host.runpytest_subprocess(*OPTIONS, "--energy-journal=open.jsonl")
+    assert open_.ret == 5
+    open_.stdout.fnmatch_lines(["*no-difference-shown*", "*judged 0 of 1*"])
+    assert runs(host, "open.jsonl") == (3, 1)
+    settled = host.runpytest_subprocess(*OPTIONS, "--energy-settle=60", "--energy-journal=run.jsonl")
+    assert settled.ret == 0
+    settled.stdout.fnmatch_lines(["*judged 1 of 1 (1 new)"])
+    assert runs(host) == (6, 3)
+    replayed = host.runpytest_subprocess("--energy-replay=run.jsonl")
+    assert replayed.ret == 0
+    assert measured(replayed) == measured(settled)
+
+
+def test_a_settled_verdict_takes_no_more_time_though_its_interval_is_wider(host: pytest.Pytester) -> None:
+    host.makepyfile(test_spending=SUITE.format(scatter="1.001, 0.999"))
+    result = host.runpytest_subprocess(*OPTIONS, "--energy-settle=60", "--energy-journal=run.jsonl")
+    assert result.ret == 0
+    assert runs(host) == (3, 3)
+
+
+def test_no_window_begins_when_the_time_is_used_up(host: pytest.Pytester) -> None:
+    host.makepyfile(test_spending=SUITE.format(scatter="1.3, 0.7"))
+    result = host.runpytest_subprocess(*OPTIONS, "--energy-settle=0.01", "--energy-journal=run.jsonl")
+    assert result.ret == 5
+    assert runs(host) == (6, 3)  # the first look again began in time
