@@ -103,7 +103,7 @@ def _meter(name: str, devices: Sequence[Device], **_: object) -> Meter:
     return LoggingMeter(devices, Path(os.environ["SIMULATED_LOG"]))
 
 
-def _processes(uuid: str) -> Processes:
+def _processes(uuid: str, **_: object) -> Processes:
     pid = os.environ.get("SIMULATED_STRANGER")
     return Processes(strangers=(int(pid),) if pid and uuid == simulated_devices(1)[0].uuid else ())
 
@@ -111,4 +111,5 @@ def _processes(uuid: str) -> Processes:
 def pytest_configure() -> None:
     session.detect = lambda: simulated_host(int(os.environ["SIMULATED_DEVICES"]))  # type: ignore[attr-defined]
     session.choose_meter = _meter  # type: ignore[attr-defined]
-    session.Leases = partial(Leases, processes=_processes, ending_seconds=0.5)  # type: ignore[assignment,attr-defined]
+    session.processes_on = _processes  # type: ignore[assignment,attr-defined]
+    session.Leases = partial(Leases, ending_seconds=0.5)  # type: ignore[assignment,attr-defined]

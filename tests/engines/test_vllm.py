@@ -110,7 +110,7 @@ def test_online_serving_is_metered_under_load_beside_static_batches(pytester: py
     for arm in journal.measured(check).arms:
         assert len(arm.runs) == 2
         for run in arm.runs:
-            assert run.reading.seconds >= 0.5
+            assert arm.name == "offline" or run.reading.seconds >= 0.5
             assert run.reading.seconds == pytest.approx(run.served.ended - run.served.started)
             assert run.served.output_tokens == pytest.approx(24 * run.served.requests, abs=4 * 24)
 
