@@ -84,7 +84,7 @@ def test_its_share_of_the_processor_is_metered(pytester: pytest.Pytester, prefix
         (arm,) = journal.measured(journal.checks[0]).arms
         joules[where] = arm.joules_per_token
     # What pytest itself takes in a window, without the engine, is a hundredth of this.
-    assert 0.3 < joules["container"] / joules["here"] < 3
+    assert 0.1 < joules["container"] / joules["here"] < 10
 
 
 def test_a_process_meter_refuses_an_engine_that_it_cannot_see() -> None:
