@@ -6,13 +6,13 @@
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from benchmarks import accuracy_report
+from benchmarks import accuracy_report, power_report, time_to_verdict
 from docs import h200
 from pytest_llm_energy import Scenario
 from pytest_llm_energy.reporting.messages import failure
@@ -30,6 +30,8 @@ BASELINES = ROOT / "baselines"
 CPU_JOURNAL = ROOT / "docs" / "measurements" / "cpu.jsonl.gz"
 
 METER_ACCURACY = ROOT / "docs" / "measurements" / "meter-accuracy-h200.json"
+GATE_POWER = ROOT / "docs" / "measurements" / "gate-power.json"
+TIME_TO_VERDICT = ROOT / "docs" / "measurements" / "time-to-verdict.json"
 
 H200_PARTS: dict[str, Callable[[], str]] = {
     "h200-conditions": h200.conditions,
@@ -67,6 +69,8 @@ def _generated() -> Iterator[tuple[Path, str]]:
     yield ROOT / "README.md", _filled((ROOT / "README.md").read_text(), parts)
     metering = ROOT / "docs" / "metering.md"
     yield metering, _filled(metering.read_text(), {"meter-accuracy": _meter_accuracy})
+    gate = ROOT / "docs" / "gate.md"
+    yield gate, _filled(gate.read_text(), {"gate-power": _gate_power, "time-to-verdict": _time_to_verdict})
     measured = ROOT / "docs" / "h200.md"
     yield measured, _filled(measured.read_text(), H200_PARTS)
     for name, kind in (("baseline", Baseline), ("published", Published)):
@@ -125,7 +129,20 @@ def _cpu_table() -> str:
 
 def _meter_accuracy() -> str:
     report = accuracy_report.read(METER_ACCURACY)
-    lines = [accuracy_report.conditions(report), "", *accuracy_report.text_lines(report)]
+    return _fenced([accuracy_report.conditions(report), "", *accuracy_report.text_lines(report)])
+
+
+def _gate_power() -> str:
+    report = power_report.read(GATE_POWER)
+    lines = [power_report.conditions(report), "", *power_report.text_lines(report), ""]
+    return _fenced([*lines, *power_report.goal_lines(report), "", "The noise:", *report.noise.says])
+
+
+def _time_to_verdict() -> str:
+    return _fenced(time_to_verdict.text_lines(time_to_verdict.read(TIME_TO_VERDICT)))
+
+
+def _fenced(lines: Iterable[str]) -> str:
     return "\n".join(["```text", *(line.rstrip() for line in lines), "```"])
 
 

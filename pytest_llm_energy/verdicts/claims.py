@@ -195,13 +195,19 @@ def _effects(measured: Measured, alpha: float) -> Iterable[tuple[str, str, Inter
         yield arm.name, control.name, paired(pairs, alpha=alpha)
 
 
-def paired(pairs: Iterable[tuple[Run, Run]], *, alpha: float = ALPHA) -> Interval:
-    """Relative difference of joules per unit over runs that were interleaved."""
+def paired(pairs: Iterable[tuple[Run, Run]], *, window_sd: float | None = None, alpha: float = ALPHA) -> Interval:
+    """Relative difference of joules per unit over runs that were interleaved.
+
+    Args:
+        pairs: the two runs of each round.
+        window_sd: what is known of the spread of windows beside that of these (``statistics.ratio``).
+        alpha: chance, per bound, that it excludes the truth.
+    """
     blocks: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for one, other in pairs:
         blocks.setdefault((one.start, other.start), []).append((one.joules_per_unit, other.joules_per_unit))
     starts_differ = any(one != other for one, other in blocks)
-    return statistics.ratio(list(blocks.values()), starts_differ=starts_differ, alpha=alpha)
+    return statistics.ratio(list(blocks.values()), starts_differ=starts_differ, window_sd=window_sd, alpha=alpha)
 
 
 def _growth(measured: Measured, field: str, *, below: float, alpha: float) -> Interval:

@@ -126,12 +126,15 @@ def _judge_level(arm: Arm, check: Checked, key: CaseKey, conditions: Conditions)
         estimated=arm.estimated,
     )
     reason = note = None
+    gated = key.gpu != "cpu" and not arm.estimated
     if arm.against:
-        change: Change | None = _change_against(arm, conditions, ALPHA / check.looks)
+        # How windows of a GPU spread is known; those of a CPU spread as its other tenants have it.
+        window_sd = statistics.WINDOW_SD if gated else None
+        change: Change | None = _change_against(arm, conditions, window_sd=window_sd, alpha=ALPHA / check.looks)
     else:
         sessions, reason, note = _reference(arm, key, conditions)
         change = _change(arm, key, sessions, conditions, ALPHA / check.looks) if sessions else None
-    if key.gpu == "cpu" or arm.estimated:
+    if not gated:
         says = "joules are estimated: shown, never gated" if arm.estimated else "a CPU's levels are not gated"
         note = f"{says}; {note}" if note else says
         return msgspec.structs.replace(row, verdict="shown", change=change, reason=reason or "not-gated", note=note)
@@ -235,13 +238,13 @@ def _levels_by_board(sessions: list[Session], case: str, arm: str) -> tuple[tupl
     return tuple(map(tuple, levels.values()))
 
 
-def _change_against(arm: Arm, conditions: Conditions, alpha: float) -> Change:
+def _change_against(arm: Arm, conditions: Conditions, *, window_sd: float | None, alpha: float) -> Change:
     """The level against the other stack, from runs that were interleaved on one board."""
     others = {run.round: run for run in arm.against}
     pairs = [(run, others[run.round]) for run in arm.runs if run.round in others]
     if not pairs:
         raise MeasurementError(f"arm {arm.name!r} has no round with a valid run on both stacks")
-    joules = paired(pairs, alpha=alpha)
+    joules = paired(pairs, window_sd=window_sd, alpha=alpha)
     seconds = math.expm1(_log_seconds(run for run, _ in pairs) - _log_seconds(other for _, other in pairs))
     return Change(
         joules=joules,

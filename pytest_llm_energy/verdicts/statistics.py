@@ -9,11 +9,20 @@ import msgspec
 ALPHA = 0.01
 """Chance, per bound, that a bound excludes the truth; intervals therefore hold 98 % of the time."""
 
+WINDOW_SD = 0.0034
+"""Between windows of an engine start, where little is known of an arm: amid 33 scenarios and stacks on H200s, whose
+windows of 2.5 s and more spread by 0.12-2.2 % (2026-11-21, vLLM 0.20.2 and 0.25.1, transformers 5.17)."""
+
+WINDOW_FREEDOM = 1.5
+"""How many degrees of freedom that is worth, against what an arm's own windows show: a scaled F distribution fitted
+to those 33 variances has 1.6. Few, since arms differ that much."""
+
 START_SD = 0.002
 """Between engine starts on one board: starts' means had an sd of 0.11-0.22 % on an H200."""
 
-SESSION_SD = 0.005
-"""Between sessions on one board, where a baseline has one session alone."""
+SESSION_SD = 0.0065
+"""Between sessions on one board, where a baseline has one session alone: 0.65 % over four loads of Llama-3.1-8B in
+three sessions within a quarter of an hour on one H200 (2026-11-21, vLLM 0.25.1)."""
 
 SESSION_FREEDOM = 10.0
 """How many sessions' worth of evidence that is, against what those of a baseline show themselves."""
@@ -113,30 +122,43 @@ def _between_boards(reference: Sample) -> tuple[float, float]:
 
 
 def ratio(
-    blocks: Sequence[Sequence[tuple[float, float]]], *, starts_differ: bool, alpha: float = ALPHA
+    blocks: Sequence[Sequence[tuple[float, float]]],
+    *,
+    starts_differ: bool,
+    window_sd: float | None = None,
+    alpha: float = ALPHA,
 ) -> Interval:
     """Relative difference of the first from the second over interleaved pairs: a t interval on log ratios.
 
     Args:
         blocks: levels of the two arms, a pair per round; pairs of one block share their engine starts.
         starts_differ: whether the arms ran on engine starts of their own.
+        window_sd: relative standard deviation of one window as other arms have it, which counts as
+            ``WINDOW_FREEDOM`` degrees of freedom beside what the pairs show; None to go by the pairs alone.
         alpha: chance, per bound, that it excludes the truth.
     """
     logs = [[math.log(a / b) for a, b in block] for block in blocks if block]
     means = [statistics.fmean(block) for block in logs]
-    parts = [_within(logs)]
+    parts = [_within(logs, 2 * window_sd**2 if window_sd is not None else None)]
     if starts_differ:
         parts.append(_between_starts(means, 2 * START_SD**2, within=parts[0]))
     return _relative(statistics.fmean(means), parts, alpha)
 
 
-def _within(logs: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """Variance of a mean of blocks' means that comes from within blocks, and its degrees of freedom."""
-    freedom = sum(map(len, logs)) - len(logs)
+def _within(logs: Sequence[Sequence[float]], elsewhere: float | None) -> tuple[float, float]:
+    """Variance of a mean of blocks' means that comes from within blocks, and its degrees of freedom.
+
+    Where the variance of one pair elsewhere is given, the two are weighed by their degrees of freedom: three pairs
+    alone have two, and an interval of theirs is seven standard errors wide to either side.
+    """
+    freedom: float = sum(map(len, logs)) - len(logs)
     if not freedom:  # one value a block: what is within cannot be told from what is between
         means = [block[0] for block in logs]
         return _variance_of_mean(means), len(means) - 1
     spread = sum((x - statistics.fmean(block)) ** 2 for block in logs for x in block)
+    if elsewhere is not None:
+        spread += WINDOW_FREEDOM * elsewhere
+        freedom += WINDOW_FREEDOM
     return spread / freedom * sum(1 / len(block) for block in logs) / len(logs) ** 2, freedom
 
 

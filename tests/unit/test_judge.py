@@ -110,6 +110,15 @@ def test_estimated_levels_and_those_of_a_cpu_are_shown_only() -> None:
     assert on_cpu.verdict == "shown"
 
 
+def test_stacks_side_by_side_on_a_gpu_are_judged_with_what_is_known_of_its_windows() -> None:
+    made = arm("arm", [1.0, 1.01, 1.02])
+    made = msgspec.structs.replace(made, against=arm("arm", [1.02, 1.0, 1.01]).runs)
+    on_gpu, on_cpu = (level_of(made, None, gpu=gpu).change for gpu in ("h200", "cpu"))
+    assert on_gpu is not None
+    assert on_cpu is not None
+    assert on_gpu.joules.half_width < on_cpu.joules.half_width
+
+
 def test_a_change_is_split_into_time_and_power_and_names_the_stack() -> None:
     row = level_of(arm("arm", [1.2] * 3, seconds=3.0), baseline())
     assert row.change is not None

@@ -47,6 +47,31 @@ def test_bounds_of_a_ratio_are_wrong_as_often_as_they_say(pairs: int) -> None:
     assert high_wrong / trials == pytest.approx(ALPHA, abs=error)
 
 
+@pytest.mark.parametrize("pairs", [3, 6])
+def test_what_other_arms_show_narrows_a_ratio_and_keeps_its_bounds_honest(pairs: int) -> None:
+    generator = random.Random(pairs)
+    trials, wrong, alone, weighed = 4000, 0, 0.0, 0.0
+    for _ in range(trials):
+        # Arms differ in how their windows spread, as much as so few degrees of freedom say.
+        evidence = generator.gammavariate(statistics.WINDOW_FREEDOM / 2, 2) / statistics.WINDOW_FREEDOM
+        window_sd = statistics.WINDOW_SD / math.sqrt(evidence)
+        if window_sd > 0.1:
+            continue
+        block = [
+            (math.exp(generator.gauss(0, window_sd)), math.exp(generator.gauss(0, window_sd))) for _ in range(pairs)
+        ]
+        interval = statistics.ratio([block], starts_differ=False, window_sd=statistics.WINDOW_SD)
+        wrong += not interval.low <= 0 <= interval.high
+        weighed += math.log1p(interval.half_width)
+        alone += math.log1p(statistics.ratio([block], starts_differ=False).half_width)
+    assert wrong / trials == pytest.approx(2 * ALPHA, abs=4 * math.sqrt(2 * ALPHA / trials))
+    assert weighed < alone
+
+
+def test_a_single_pair_bounds_nothing_whatever_other_arms_show() -> None:
+    assert statistics.ratio([[(1.2, 1.0)]], starts_differ=True, window_sd=0.003).high == math.inf
+
+
 @pytest.mark.parametrize("start_sd", [0.0, statistics.START_SD, 10 * statistics.START_SD])
 def test_bounds_over_starts_hold_for_starts_as_they_are_known_and_widen_where_they_scatter_more(
     start_sd: float,

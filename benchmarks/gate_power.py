@@ -1,0 +1,232 @@
+"""How often the gate is right: false alarms, detection and coverage, beside other rules on the same draws.
+
+    python benchmarks/gate_power.py [--suites 2000] [--json FILE] [--plot FILE.png]
+    python benchmarks/gate_power.py --read FILE [--plot FILE.png]
+
+Suites of 50 cases are drawn from the noise that the journals in docs/measurements/h200 recorded: each case is one
+of their works, with windows, engine starts, sessions and boards that scatter as recorded. The verdicts are the
+package's own: its intervals, and its decision on them. A true change multiplies every run of the present side,
+which shifts an interval on the log scale and leaves its width alone; so an interval is made once and shifted for
+each change. How sessions and boards shift levels is drawn once for all cases of a suite: on the boards recorded,
+the one that draws more does so in every work. "Independent" draws it anew per case, which no record shows.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import NormalDist, fmean
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.power_report import OURS, Calls, Outcome, Report, conditions, goal_lines, plot, read, text_lines
+from benchmarks.recorded_noise import Noise, WorkNoise, recorded
+from benchmarks.recorded_noise import text_lines as noise_lines
+from pytest_llm_energy.session import GPU_PLAN
+from pytest_llm_energy.verdicts import statistics
+from pytest_llm_energy.verdicts.judge import DEFAULT_BUDGET, _decide
+from pytest_llm_energy.verdicts.statistics import Interval, Sample
+
+EFFECTS = tuple(percent / 100 for percent in range(11))
+RUNS = (3, 6, 12)
+CASES = 50
+QUIET = 0.01
+NORMAL = NormalDist()
+FIXED = 0.03
+"""Of the rules that call what exceeds a fixed percentage."""
+
+Floats = NDArray[np.float64]
+
+
+class Reference(NamedTuple):
+    """What a level is judged against.
+
+    Attributes:
+        name: in words.
+        session: whether it is of another session.
+        board: whether it is of another board.
+        shared: whether session and board shift all cases of a suite alike.
+    """
+
+    name: str
+    session: bool
+    board: bool
+    shared: bool = True
+
+
+REFERENCES = (
+    Reference("other stack", session=False, board=False),
+    Reference("baseline, same board", session=True, board=False),
+    Reference("baseline, other board", session=True, board=True),
+    Reference("baseline, other board, independent", session=True, board=True, shared=False),
+)
+
+
+class Draw(NamedTuple):
+    """Logs of joules per token without any change: suites x cases x runs, and the work of each case."""
+
+    works: NDArray[np.int64]
+    now: Floats
+    then: Floats
+
+
+def main() -> None:
+    """Simulate and print; or print and plot what was simulated before."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--read", type=Path, help="print and plot an earlier result")
+    parser.add_argument("--suites", type=int, default=2000, help="per reference and number of runs (default: 2000)")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    report = read(options.read) if options.read else _simulate(recorded(), options.suites, options.seed)
+    print(conditions(report))
+    print()
+    for lines in (noise_lines(report.noise), text_lines(report), goal_lines(report)):
+        print("\n".join(lines))
+        print()
+    if options.json:
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    if options.plot:
+        plot(report, options.plot)
+
+
+def _simulate(noise: Noise, suites: int, seed: int) -> Report:
+    generator = np.random.default_rng(seed)
+    outcomes = []
+    for reference in REFERENCES:
+        for runs in RUNS:
+            print(f"against {reference.name}, {runs} runs", file=sys.stderr, flush=True)
+            outcomes.append(outcome(reference, draw(reference, noise, suites, runs, generator), noise))
+    return Report(
+        when=datetime.now(UTC).date().isoformat(),
+        suites=suites,
+        cases=CASES,
+        budget=DEFAULT_BUDGET,
+        effects=EFFECTS,
+        default_runs=GPU_PLAN.runs,
+        quiet=QUIET,
+        quiet_works=sum(work.window_sd <= QUIET for work in noise.works),
+        noise=noise,
+        outcomes=tuple(outcomes),
+    )
+
+
+def draw(reference: Reference, noise: Noise, suites: int, runs: int, generator: np.random.Generator) -> Draw:
+    """Suites whose level never changed, with one engine start a side."""
+    works = generator.integers(len(noise.works), size=(suites, CASES))
+    window_sd = np.array([work.window_sd for work in noise.works])[works]
+    board_sd = np.array([work.board_sd for work in noise.works])[works]
+
+    def side() -> Floats:
+        shared = (suites, 1 if reference.shared else CASES)
+        level = generator.normal(0, noise.start_sd, works.shape)
+        if reference.session:
+            level = level + noise.session_sd * generator.normal(size=shared)
+        if reference.board:
+            level = level + board_sd * generator.normal(size=shared)
+        windows: Floats = level[..., None] + window_sd[..., None] * generator.normal(size=(*works.shape, runs))
+        return windows
+
+    return Draw(works, side(), side())
+
+
+def outcome(reference: Reference, drawn: Draw, noise: Noise) -> Outcome:
+    """Every rule on the same suites."""
+    shape = drawn.works.shape
+    now, then = (np.exp(logs).reshape(-1, logs.shape[-1]) for logs in (drawn.now, drawn.then))
+    works = drawn.works.ravel()
+    of_works = [noise.works[number] for number in works]
+    intervals = [
+        _interval(reference, work, tuple(a), tuple(b))
+        for work, a, b in zip(of_works, now.tolist(), then.tolist(), strict=True)
+    ]
+    verdicts = np.array([[_decide(shifted(i, e), DEFAULT_BUDGET)[0] for e in EFFECTS] for i in intervals])
+    called = verdicts == "regressed"
+    held = np.array([interval.low <= 0 <= interval.high for interval in intervals])
+    quiet = np.array([work.window_sd <= QUIET for work in of_works])
+    rules = {OURS: called}
+    rules |= {
+        name: np.stack([rule(now * (1 + effect), then) for effect in EFFECTS], axis=1)
+        for name, rule in RULES.items()
+    }
+    return Outcome(
+        reference=reference.name,
+        runs=now.shape[1],
+        coverage=float(held.mean()),
+        coverage_by_work=min(float(held[works == number].mean()) for number in np.unique(works)),
+        undecided=_shares(verdicts == "inconclusive"),
+        called_of_quiet=_shares(called[quiet]),
+        called_at_best=tuple(
+            fmean(known_spread_power(reference, work, noise, now.shape[1], effect) for work in noise.works)
+            for effect in EFFECTS
+        ),
+        rules={
+            name: Calls(suites_alarmed=float(calls[:, 0].reshape(shape).any(axis=1).mean()), called=_shares(calls))
+            for name, calls in rules.items()
+        },
+    )
+
+
+def known_spread_power(reference: Reference, work: WorkNoise, noise: Noise, runs: int, effect: float) -> float:
+    """Share of cases that a bound of the same certainty would call, were the spread of the work known exactly."""
+    variance = work.window_sd**2 / runs + noise.start_sd**2
+    variance += noise.session_sd**2 * reference.session + work.board_sd**2 * reference.board
+    excess = math.log((1 + effect) / (1 + DEFAULT_BUDGET)) / math.sqrt(2 * variance)
+    return NORMAL.cdf(excess - NORMAL.inv_cdf(1 - statistics.ALPHA))
+
+
+def shifted(interval: Interval, effect: float) -> Interval:
+    """The interval if every run of the present side had been dearer by the effect."""
+    low, value, high = ((1 + x) * (1 + effect) - 1 for x in (interval.low, interval.value, interval.high))
+    return Interval(value, low, high)
+
+
+def _interval(reference: Reference, work: WorkNoise, now: tuple[float, ...], then: tuple[float, ...]) -> Interval:
+    """The package's own interval, of sides as the judge makes them."""
+    if not reference.session:
+        pairs = list(zip(now, then, strict=True))
+        return statistics.ratio([pairs], starts_differ=True, window_sd=statistics.WINDOW_SD)
+    here, there = frozenset({"here"}), frozenset({"there" if reference.board else "here"})
+    level = math.exp(sum(map(math.log, then)) / len(then))
+    sample = Sample(starts=(now,), relative_uncertainty=work.uncertainty, boards=here)
+    stored = Sample(starts=(then,), relative_uncertainty=work.uncertainty, boards=there, by_board=((level,),))
+    return statistics.change(sample, stored)
+
+
+def _one_run(now: Floats, then: Floats) -> NDArray[np.bool_]:
+    exceeds: NDArray[np.bool_] = now[:, 0] / then[:, 0] - 1 > FIXED
+    return exceeds
+
+
+def _mean_of_three(now: Floats, then: Floats) -> NDArray[np.bool_]:
+    exceeds: NDArray[np.bool_] = now[:, :3].mean(axis=1) / then[:, :3].mean(axis=1) - 1 > FIXED
+    return exceeds
+
+
+def _mann_whitney(now: Floats, then: Floats) -> NDArray[np.bool_]:
+    from scipy import stats
+
+    significant: NDArray[np.bool_] = stats.mannwhitneyu(now, then, axis=1).pvalue < 0.05
+    worse: NDArray[np.bool_] = now.mean(axis=1) > then.mean(axis=1)
+    return np.logical_and(significant, worse)
+
+
+RULES: dict[str, Callable[[Floats, Floats], NDArray[np.bool_]]] = {
+    "one run > 3 %": _one_run,
+    "mean of three > 3 %": _mean_of_three,
+    "Mann-Whitney p < 0.05": _mann_whitney,
+}
+
+
+def _shares(calls: NDArray[np.bool_]) -> tuple[float, ...]:
+    return tuple(float(share) for share in calls.mean(axis=0))
+
+
+if __name__ == "__main__":
+    main()
