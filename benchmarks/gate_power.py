@@ -29,11 +29,14 @@ from benchmarks.recorded_noise import Noise, WorkNoise, recorded
 from benchmarks.recorded_noise import text_lines as noise_lines
 from pytest_llm_energy.session import GPU_PLAN
 from pytest_llm_energy.verdicts import statistics
-from pytest_llm_energy.verdicts.judge import DEFAULT_BUDGET, _decide
+from pytest_llm_energy.verdicts.judge import DEFAULT_BUDGET, decide, runs_needed
+from pytest_llm_energy.verdicts.rows import in_reach
 from pytest_llm_energy.verdicts.statistics import Interval, Sample
 
 EFFECTS = tuple(percent / 100 for percent in range(11))
-RUNS = (3, 6, 12)
+LOOKS = ((3,), (6,), (12,), (3, 6, 12))
+"""Windows a side: fixed, and with what is open looked at again."""
+
 CASES = 50
 QUIET = 0.01
 NORMAL = NormalDist()
@@ -100,16 +103,16 @@ def _simulate(noise: Noise, suites: int, seed: int) -> Report:
     generator = np.random.default_rng(seed)
     outcomes = []
     for reference in REFERENCES:
-        for runs in RUNS:
-            print(f"against {reference.name}, {runs} runs", file=sys.stderr, flush=True)
-            outcomes.append(outcome(reference, draw(reference, noise, suites, runs, generator), noise))
+        for looks in LOOKS:
+            print(f"against {reference.name}, runs: {looks}", file=sys.stderr, flush=True)
+            drawn = draw(reference, noise, suites, looks[-1], generator)
+            outcomes.append(outcome(reference, drawn, noise, looks=looks))
     return Report(
         when=datetime.now(UTC).date().isoformat(),
         suites=suites,
         cases=CASES,
         budget=DEFAULT_BUDGET,
         effects=EFFECTS,
-        default_runs=GPU_PLAN.runs,
         quiet=QUIET,
         quiet_works=sum(work.window_sd <= QUIET for work in noise.works),
         noise=noise,
@@ -136,19 +139,26 @@ def draw(reference: Reference, noise: Noise, suites: int, runs: int, generator: 
     return Draw(works, side(), side())
 
 
-def outcome(reference: Reference, drawn: Draw, noise: Noise) -> Outcome:
-    """Every rule on the same suites."""
+def outcome(reference: Reference, drawn: Draw, noise: Noise, *, looks: tuple[int, ...]) -> Outcome:
+    """Every rule on the same suites; other rules take all runs at once."""
     shape = drawn.works.shape
     now, then = (np.exp(logs).reshape(-1, logs.shape[-1]) for logs in (drawn.now, drawn.then))
     works = drawn.works.ravel()
     of_works = [noise.works[number] for number in works]
     intervals = [
-        _interval(reference, work, tuple(a), tuple(b))
+        [_interval(reference, work, tuple(a[:runs]), tuple(b[:runs]), looks=len(looks)) for runs in looks]
         for work, a, b in zip(of_works, now.tolist(), then.tolist(), strict=True)
     ]
-    verdicts = np.array([[_decide(shifted(i, e), DEFAULT_BUDGET)[0] for e in EFFECTS] for i in intervals])
+    last = np.array([[settled(found, effect, looks) for effect in EFFECTS] for found in intervals])
+    verdicts = np.array(
+        [
+            [decide(shifted(found[n], effect), DEFAULT_BUDGET)[0] for n, effect in zip(ends, EFFECTS, strict=True)]
+            for found, ends in zip(intervals, last.tolist(), strict=True)
+        ]
+    )
     called = verdicts == "regressed"
-    held = np.array([interval.low <= 0 <= interval.high for interval in intervals])
+    ends = [found[n] for found, n in zip(intervals, last[:, 0].tolist(), strict=True)]
+    held = np.array([interval.low <= 0 <= interval.high for interval in ends])
     quiet = np.array([work.window_sd <= QUIET for work in of_works])
     rules = {OURS: called}
     rules |= {
@@ -157,7 +167,9 @@ def outcome(reference: Reference, drawn: Draw, noise: Noise) -> Outcome:
     }
     return Outcome(
         reference=reference.name,
-        runs=now.shape[1],
+        looks=looks,
+        default=looks == ((GPU_PLAN.runs,) if reference.session else LOOKS[-1]),
+        mean_runs=tuple(np.array(looks)[last].mean(axis=0).tolist()),
         coverage=float(held.mean()),
         coverage_by_work=min(float(held[works == number].mean()) for number in np.unique(works)),
         undecided=_shares(verdicts == "inconclusive"),
@@ -173,6 +185,17 @@ def outcome(reference: Reference, drawn: Draw, noise: Noise) -> Outcome:
     )
 
 
+def settled(intervals: list[Interval], effect: float, looks: tuple[int, ...]) -> int:
+    """At which look a case ends: decided, or with more runs out of reach, or at the last."""
+    for number, (interval, runs) in enumerate(zip(intervals, looks, strict=True)):
+        change = shifted(interval, effect)
+        if decide(change, DEFAULT_BUDGET)[0] != "inconclusive":
+            return number
+        if not in_reach(runs_needed(change, DEFAULT_BUDGET, runs=runs), runs=runs):
+            return number
+    return len(looks) - 1
+
+
 def known_spread_power(reference: Reference, work: WorkNoise, noise: Noise, runs: int, effect: float) -> float:
     """Share of cases that a bound of the same certainty would call, were the spread of the work known exactly."""
     variance = work.window_sd**2 / runs + noise.start_sd**2
@@ -184,19 +207,22 @@ def known_spread_power(reference: Reference, work: WorkNoise, noise: Noise, runs
 def shifted(interval: Interval, effect: float) -> Interval:
     """The interval if every run of the present side had been dearer by the effect."""
     low, value, high = ((1 + x) * (1 + effect) - 1 for x in (interval.low, interval.value, interval.high))
-    return Interval(value, low, high)
+    return Interval(value, low, high, interval.fixed)
 
 
-def _interval(reference: Reference, work: WorkNoise, now: tuple[float, ...], then: tuple[float, ...]) -> Interval:
+def _interval(
+    reference: Reference, work: WorkNoise, now: tuple[float, ...], then: tuple[float, ...], *, looks: int
+) -> Interval:
     """The package's own interval, of sides as the judge makes them."""
+    alpha = statistics.ALPHA / looks
     if not reference.session:
         pairs = list(zip(now, then, strict=True))
-        return statistics.ratio([pairs], starts_differ=True, window_sd=statistics.WINDOW_SD)
+        return statistics.ratio([pairs], starts_differ=True, window_sd=statistics.WINDOW_SD, alpha=alpha)
     here, there = frozenset({"here"}), frozenset({"there" if reference.board else "here"})
     level = math.exp(sum(map(math.log, then)) / len(then))
     sample = Sample(starts=(now,), relative_uncertainty=work.uncertainty, boards=here)
     stored = Sample(starts=(then,), relative_uncertainty=work.uncertainty, boards=there, by_board=((level,),))
-    return statistics.change(sample, stored)
+    return statistics.change(sample, stored, alpha=alpha)
 
 
 def _one_run(now: Floats, then: Floats) -> NDArray[np.bool_]:

@@ -34,7 +34,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     Attributes:
         reference: what a level is judged against.
-        runs: windows a side.
+        looks: windows a side at each look, where what is open is looked at again.
+        default: whether this is what a run does unless it is told otherwise.
+        mean_runs: windows a side that were taken, on average, by effect.
         coverage: share of our intervals that hold the true change.
         coverage_by_work: the lowest of any work.
         undecided: share of our verdicts that are ``inconclusive``, by effect.
@@ -44,13 +46,20 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """
 
     reference: str
-    runs: int
+    looks: tuple[int, ...]
+    default: bool
+    mean_runs: tuple[float, ...]
     coverage: float
     coverage_by_work: float
     undecided: tuple[float, ...]
     called_of_quiet: tuple[float, ...]
     called_at_best: tuple[float, ...]
     rules: dict[str, Calls]
+
+    @property
+    def runs(self) -> str:
+        """Windows a side, in words."""
+        return ", ".join(map(str, self.looks))
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,7 +71,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         cases: of each suite.
         budget: increase that passes.
         effects: true changes, relative.
-        default_runs: windows a side unless another number is asked for.
         quiet: up to this spread of its windows a work counts as quiet.
         quiet_works: how many of the works do.
         noise: what was drawn from.
@@ -74,7 +82,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cases: int
     budget: float
     effects: tuple[float, ...]
-    default_runs: int
     quiet: float
     quiet_works: int
     noise: Noise
@@ -116,12 +123,20 @@ def text_lines(report: Report, *, style: str = "simple") -> Iterator[str]:
     yield from tabulate(rows, headers, tablefmt=style, disable_numparse=True).splitlines()
     yield ""
     sure = report.budget + BEYOND
-    headers = ["against", "runs", "undecided", f"called, {report.quiet_works} quiet works", "if spreads were known"]
+    headers = [
+        "against",
+        "runs",
+        "runs taken",
+        "undecided",
+        f"called, {report.quiet_works} quiet works",
+        "if spreads were known",
+    ]
     headers += ["intervals that hold, worst work"]
     rows = [
         [
             outcome.reference,
             outcome.runs,
+            f"{_at(report, outcome.mean_runs, sure):.1f}",
             f"{_at(report, outcome.undecided, sure):.1%}",
             f"{_at(report, outcome.called_of_quiet, sure):.1%}",
             f"{_at(report, outcome.called_at_best, sure):.1%}",
@@ -138,7 +153,7 @@ def goal_lines(report: Report) -> Iterator[str]:
     """What was aimed at beside what came out."""
     sure = report.budget + BEYOND
     for outcome in report.outcomes:
-        if outcome.runs != report.default_runs:
+        if not outcome.default:
             continue
         ours = outcome.rules[OURS]
         yield f"{outcome.reference}, {outcome.runs} runs:"
@@ -157,7 +172,7 @@ def plot(report: Report, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    outcomes = [outcome for outcome in report.outcomes if outcome.runs == report.default_runs]
+    outcomes = [outcome for outcome in report.outcomes if outcome.default]
     figure, axes = pyplot.subplots(1, len(outcomes), figsize=(5 * len(outcomes), 4.5), sharey=True, squeeze=False)
     percent = [effect * 100 for effect in report.effects]
     for axis, outcome in zip(axes[0], outcomes, strict=True):

@@ -198,7 +198,7 @@ class EnergyMeter:
             claim=claim,
             budget=budget,
             figures=(published,) if isinstance(published, str) else tuple(published),
-            looks=LOOKS if self._session.options.settle_seconds else 1,
+            looks=LOOKS if self._session.settle_seconds else 1,
         )
         self._session.record(check)
         series = self._series[measured.series]

@@ -16,6 +16,12 @@ from pytest_llm_energy.verdicts.measured import Run
 
 Say = Callable[[str], None]
 
+LEAST_REQUESTS = 8
+"""A window of online serving is at least as long as so many requests take to end, one after another."""
+
+GOLDEN = (5**0.5 - 1) / 2
+"""Steps by this part of a range fill it evenly."""
+
 MANY = 100
 """Above so many batches a window, one batch is too short to be timed alone."""
 
@@ -58,6 +64,7 @@ class Work(Protocol):
         identity: its scenario as plain JSON; None for a callable.
         meter: meters the devices it runs on.
         place: equal for works that one engine start serves.
+        endless: whether it goes on until it is stopped, rather than for so many batches.
     """
 
     name: str
@@ -65,6 +72,7 @@ class Work(Protocol):
     meter: Meter
     identity: Identity | None
     place: str
+    endless: bool
 
     @property
     def start(self) -> str:
@@ -116,11 +124,13 @@ class EngineWork:
         self.meter = meter
         self.identity: Identity | None = scenario.identity()
         self.place = f"{side} {scenario.engine_key}"
+        self.endless = scenario.online is not None
         self.end = end
         self._scenario = scenario
         self._begin = begin
         self._engine: Engine | None = None
         self._say = say
+        self._windows = 0
 
     @property
     def start(self) -> str:
@@ -134,11 +144,14 @@ class EngineWork:
             EngineError: the engine failed.
             MeterError: the devices cannot be read.
         """
-        if self._scenario.online is None:
+        if not self.endless:
             return around(self, batches)
+        self._windows += 1
         try:
-            self._started.serve(self._scenario, self._say)
-            steady = self.meter.steady(window_seconds)
+            cycle = self._started.serve(self._scenario, self._say)
+            # Requests end in turn, and a prompt is worked off at each end: a window shall see its share of them.
+            time.sleep(self._windows * GOLDEN % 1 * cycle)
+            steady = self.meter.steady(max(window_seconds, LEAST_REQUESTS * cycle))
             served = self._started.stop(steady.started, steady.ended, self._say)
         except BaseException:
             self.end()  # or its requests would go on arriving
@@ -162,7 +175,7 @@ class EngineWork:
 
     def run(self, batches: int) -> Served:
         """Serve the scenario's batch; online, requests that keep it full for about as long as a batch takes."""
-        if self._scenario.online is None:
+        if not self.endless:
             return self._started.run(self._scenario, batches, self._say)
         begun = time.monotonic()
         self._started.serve(self._scenario, self._say)
@@ -176,6 +189,7 @@ class CallableWork:
 
     start = "in-process"
     place = "in-process"
+    endless = False
     side: Side = "present"
 
     def __init__(self, name: str, function: Callable[[], object], *, meter: Meter) -> None:
@@ -335,6 +349,8 @@ def _warm_up(work: Work, plan: Plan, say: Say) -> int:
         if number >= 2 and (settled or time.monotonic() - begun > plan.warm_up_seconds):
             break
         previous = seconds
+    if work.endless:
+        return 1
     batches = max(1, math.ceil(plan.window_seconds / max(seconds, 1e-7)))
     while batches > MANY:
         # One short call says little about many of them: run what should fill the window, and see.

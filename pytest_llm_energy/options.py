@@ -22,6 +22,9 @@ T = TypeVar("T")
 
 GATES: tuple[str, ...] = get_args(Gate)
 
+DEFAULT_SETTLE_SECONDS = 300.0
+"""Two stacks with ten cases: as much again as their first three windows an arm take."""
+
 DEFAULT_DEADLINE_SECONDS = 1800.0
 """Loading and compiling a 32B model takes minutes; half an hour without an answer is a hang."""
 
@@ -47,7 +50,8 @@ class EnergyConfig:
         costs: journal that tells what cases cost, to balance shards by; None for baselines and estimates.
         report: Markdown file to write, None for none.
         meter: one of METERS.
-        settle_seconds: how long this process may meter on where a verdict is open; 0 not to.
+        settle_seconds: how long this process may meter on where a verdict is open; None for the default, which is
+            not to, but for two stacks on a GPU.
         runs: metered windows per arm, None for the GPU model's default.
         window_seconds: shortest window, None for the GPU model's default.
         deadline_seconds: longest time any one request to an engine may take.
@@ -70,7 +74,7 @@ class EnergyConfig:
     costs: Path | None
     report: Path | None
     meter: str
-    settle_seconds: float
+    settle_seconds: float | None
     runs: int | None
     window_seconds: float | None
     deadline_seconds: float
@@ -115,7 +119,7 @@ class EnergyConfig:
             costs=path("costs"),
             report=path("report"),
             meter=option("meter") or "auto",
-            settle_seconds=option("settle") or 0.0,
+            settle_seconds=option("settle"),
             runs=option("runs"),
             window_seconds=option("window"),
             deadline_seconds=option("deadline") or DEFAULT_DEADLINE_SECONDS,
@@ -181,10 +185,11 @@ def add_options(parser: pytest.Parser) -> None:
     add("--energy-runs", type=_at_least_two, metavar="N", help="windows per arm (default: 3; on a CPU 5)")
     add(
         "--energy-settle",
-        type=_positive,
+        type=_not_negative,
         metavar="SECONDS",
         help="time, over all tests of a process, to meter twice and four times as many windows where a verdict is "
-        "open; intervals are then a little wider, since each check may be judged three times",
+        "open; intervals are then a little wider, since each check may be judged three times (default: "
+        f"{DEFAULT_SETTLE_SECONDS:g} for two stacks on a GPU, else 0)",
     )
     add("--energy-window", type=_positive, metavar="SECONDS", help="shortest window (default: 2.5; CPU 0.5)")
     add(
@@ -234,6 +239,13 @@ def _positive(text: str) -> float:
     value = _number(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no positive number of seconds")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
     return value
 
 

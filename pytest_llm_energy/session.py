@@ -18,7 +18,7 @@ from pytest_llm_energy.hardware.strangers import Kin, Processes, processes_on
 from pytest_llm_energy.measuring import Plan
 from pytest_llm_energy.metering.choice import choose_meter, include
 from pytest_llm_energy.metering.meter import Meter
-from pytest_llm_energy.options import EnergyConfig
+from pytest_llm_energy.options import DEFAULT_SETTLE_SECONDS, EnergyConfig
 from pytest_llm_energy.reporting.live import Live
 from pytest_llm_energy.serving.pool import Engine, EnginePool
 from pytest_llm_energy.serving.running_server import RunningServer, why_not
@@ -59,7 +59,7 @@ class EnergySession:
         self._openings: dict[tuple[Device, ...], str] = {}
         self._segment: Segment | None = None
         self._known_host: Host | None = None
-        self._settle_seconds = options.settle_seconds
+        self._settling_seconds = 0.0
 
     @cached_property
     def host(self) -> Host:
@@ -135,9 +135,16 @@ class EnergySession:
         )
 
     @property
+    def settle_seconds(self) -> float:
+        """How long this process may meter on where verdicts are open, in all."""
+        if self.options.settle_seconds is not None:
+            return self.options.settle_seconds
+        return DEFAULT_SETTLE_SECONDS if len(self.options.stacks) > 1 and self.spec.key != "cpu" else 0.0
+
+    @property
     def may_settle(self) -> bool:
-        """Whether time is left to meter on where a verdict is open."""
-        return self._settle_seconds > 0
+        """Whether time is left for that."""
+        return self._settling_seconds < self.settle_seconds
 
     @contextmanager
     def settling(self) -> Iterator[None]:
@@ -146,7 +153,7 @@ class EnergySession:
         try:
             yield
         finally:
-            self._settle_seconds -= time.monotonic() - begun
+            self._settling_seconds += time.monotonic() - begun
 
     @cached_property
     def pool(self) -> EnginePool:

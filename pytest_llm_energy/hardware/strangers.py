@@ -63,17 +63,13 @@ class Kin:
 
     def _beginning(self, pid: int) -> Beginning | None:
         try:
-            status = (self._proc / str(pid) / "status").read_text()
-            stat = (self._proc / str(pid) / "stat").read_text()
+            status = (self._proc / str(pid) / "status").read_bytes()
+            stat = (self._proc / str(pid) / "stat").read_bytes()
         except OSError:
             return None
-        ids = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [str(pid)])
-        return int(ids[-1]), began_at(stat)
-
-
-def began_at(stat: str) -> int:
-    """When a process began, in clock ticks since boot, from its ``/proc/PID/stat`` (proc(5), field 22)."""
-    return int(stat.rpartition(")")[2].split()[19])
+        ids = next((line.split()[1:] for line in status.splitlines() if line.startswith(b"NSpid:")), [b"%d" % pid])
+        # proc(5): the beginning is field 22, and the second, the name in brackets, may hold any bytes.
+        return int(ids[-1]), int(stat.rpartition(b")")[2].split()[19])
 
 
 class Processes(NamedTuple):

@@ -121,23 +121,24 @@ class Meter(Protocol):
 
 def between_reads(open_window: Callable[[], Window], seconds: float) -> Steady:
     """A steady window of a meter whose reads are right under load too: it lasts from one read to the other."""
-    before = time.monotonic()
+    asked = time.monotonic()
     window = open_window()
-    started = time.monotonic()
+    opened = time.monotonic()
     try:
         time.sleep(seconds)
     except BaseException:
         window.abandon()
         raise
-    ended = time.monotonic()
-    reading = window.close(started, ended)
-    reads = (started - before, time.monotonic() - ended)
-    unsure = reading.watts * math.hypot(*reads) / math.sqrt(3)
-    return Steady(
-        msgspec.structs.replace(reading, uncertainty_joules=math.hypot(reading.uncertainty_joules, unsure)),
-        started,
-        ended,
+    closing = time.monotonic()
+    reading = window.close(opened, closing)
+    closed = time.monotonic()
+    # A read is of some moment of the call, taken for its middle.
+    started, ended = (asked + opened) / 2, (closing + closed) / 2
+    unsure = reading.watts * math.hypot(opened - asked, closed - closing) / math.sqrt(12)
+    reading = msgspec.structs.replace(
+        reading, seconds=ended - started, uncertainty_joules=math.hypot(reading.uncertainty_joules, unsure)
     )
+    return Steady(reading, started, ended)
 
 
 def no_energy(joules: float, seconds: float, advice: str) -> tuple[Invalid, ...]:

@@ -24,6 +24,9 @@ SETTLED_WATTS = 5.0
 
 CLOCK_SLACK_SECONDS = 0.001
 
+SLACK_SECONDS = 0.01
+"""A window under load may be shorter by this, so that one of whole ticks ends at a tick."""
+
 POWER_UNCERTAINTY = 0.03
 """Relative, for integrated instant power beside its edges: it is sampled for a quarter of the time."""
 
@@ -167,7 +170,7 @@ class IdleWindow(_Watched):
 
 
 class LoadWindow(_Watched):
-    """A window within a load that lasts: it begins and ends at ticks of the first device's counter."""
+    """A window within a load that lasts: it begins and ends at ticks, of that counter which is the last to tick."""
 
     def meter(self, seconds: float) -> Steady:
         """Meter the load for at least so long; returns when the window is over."""
@@ -187,8 +190,9 @@ class LoadWindow(_Watched):
             if not self.trouble:
                 first = meter.ticks(meter.clock.monotonic(), 2)
                 started = _common(first, meter.clock.monotonic())
-                meter.clock.sleep(started + seconds - PERIOD_SECONDS / 2 - meter.clock.monotonic())
-                last = meter.ticks(started + seconds - PERIOD_SECONDS / 2, 2)
+                least = started + seconds - SLACK_SECONDS
+                meter.clock.sleep(least - meter.clock.monotonic())
+                last = meter.ticks(least, 2)
                 when = started, _common(last, started + seconds)
                 # What was drawn up to the end is told up to a tick later.
                 meter.clock.sleep(when[1] + 2 * witness.EDGE_SECONDS - meter.clock.monotonic())

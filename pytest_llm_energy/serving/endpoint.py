@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -20,6 +21,10 @@ TELLING_SECONDS = 30.0
 """Longest wait for what a server says of itself; completions may take as long as the engine's deadline."""
 
 SHOWN_CHARACTERS = 500
+
+
+NO_CHOICE = re.compile(rb'"choices": ?\[\]')
+"""What tells the event of the usage block from those that hold a piece of the completion."""
 
 
 class EndpointError(RefusedError):
@@ -103,7 +108,7 @@ class Endpoint:
                 if data == b"[DONE]":
                     ended = True
                     break
-                if piece is not None and b'"choices":[]' not in data:
+                if piece is not None and not NO_CHOICE.search(data):
                     piece()
                 if b'"usage"' in data or b'"error"' in data:  # most lines hold neither, and need no parsing
                     event = _parsed(data)

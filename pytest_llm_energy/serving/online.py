@@ -29,8 +29,11 @@ WAITING = 3
 """Batches of requests that wait in the queue, where they arrive as fast as they are served: the engine must
 not run out of them before it is noticed that some have finished."""
 
-GENERATIONS = 8
+GENERATIONS = 4
 """A rate that has not filled the batch after the batch has been served so often will not fill it."""
+
+PATIENCE_SECONDS = 5.0
+"""Longest wait for the token that each request was at when the window ended."""
 
 LOOK_SECONDS = 0.1
 """How often the engine is asked how many requests it runs."""
@@ -64,7 +67,7 @@ class Tally:
     """What happened when, in monotonic seconds.
 
     Attributes:
-        requests: the tokens of each that has ended.
+        requests: the tokens of each.
         finished: when each request was complete.
         in_flight: requests that had arrived and were not complete, after each change.
         running: requests that the engine ran, each time it was asked.
@@ -81,7 +84,7 @@ class Tally:
 
     def first_tokens_between(self, started: float, ended: float) -> int:
         """Requests whose prompts were worked off between two moments."""
-        return sum(started < pieces[0][0] <= ended for pieces in self.requests)
+        return sum(started < pieces[0][0] <= ended for pieces in self.requests if pieces)
 
     def mean_in_flight(self, started: float, ended: float, *, most: int) -> float:
         """Requests in flight between two moments, on average over the time, any more than ``most`` left out."""
@@ -145,22 +148,29 @@ class Online:
         self._counts = counts
         self._running = running
         self._tally = Tally()
+        self._open: list[Pieces] = []
         self._served: set[asyncio.Task[None]] = set()
         self._helpers: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
+        self._begun = 0.0
         self._failure: BaseException | None = None
 
-    async def fill(self) -> None:
+    async def fill(self) -> float:
         """Let requests arrive; returns when the batch is full of requests of even progress.
+
+        Returns:
+            Seconds from the end of one request to that of the next.
 
         Raises:
             RefusedError: the rate does not fill the batch.
         """
+        self._begun = time.monotonic()
         self._helpers = [asyncio.create_task(self._arrive())]
         if self._running is not None:
             self._helpers.append(asyncio.create_task(self._look(self._running)))
         while len(self._tally.finished) < self._batch_size or len(self._served) < self._batch_size:
             await self._wait_for_change()
+            self._raise_of_helpers()
             if self._rate is not None and len(self._tally.finished) > GENERATIONS * self._batch_size:
                 most = max(number for _, number in self._tally.in_flight)
                 self._failure = RefusedError(
@@ -170,6 +180,7 @@ class Online:
             if self._failure is not None:
                 await self._cancel()
                 raise self._failure
+        return (self._tally.finished[-1] - self._begun) / len(self._tally.finished)
 
     async def stop(self, started: float, ended: float) -> dict[str, Any]:
         """Let no more arrive, and say what was served between two moments.
@@ -180,7 +191,10 @@ class Online:
         Raises:
             RefusedError: the batch was not full all the time.
         """
-        if not self._counts:
+        self._raise_of_helpers()
+        if self._counts:
+            await self._wait_for_tokens_after(ended)
+        else:
             self._helpers[0].cancel()
             await asyncio.gather(*self._served, return_exceptions=True)
         await self._cancel()
@@ -210,10 +224,9 @@ class Online:
         }
 
     async def _arrive(self) -> None:
-        begun = time.monotonic()
         for number, length in enumerate(self._lengths()):
             if self._rate is not None:
-                await asyncio.sleep(begun + number / self._rate - time.monotonic())
+                await asyncio.sleep(self._begun + number / self._rate - time.monotonic())
             while len(self._served) >= self._most:
                 await self._wait_for_change()
             if self._failure is not None:
@@ -230,18 +243,20 @@ class Online:
             yield self._output_tokens
 
     async def _serve(self, number: int, length: int) -> None:
-        came: list[tuple[float, int]] = []
+        came: Pieces = []
+        self._tally.requests.append(came)
+        self._open.append(came)
         try:
             async for tokens in self._generate(number, length):
                 if tokens:
                     came.append((time.monotonic(), tokens))
         finally:
-            produced = sum(tokens for _, tokens in came)
-            if came:
-                each = 1.0 if self._counts else length / produced
-                self._tally.requests.append([(moment, each * tokens) for moment, tokens in came])
-        if self._counts and produced != length:
-            raise RefusedError(f"{length} output tokens were asked for, and {produced} came back")
+            self._open = [other for other in self._open if other is not came]
+        produced = sum(tokens for _, tokens in came)
+        if not self._counts:
+            came[:] = [(moment, tokens * length / produced) for moment, tokens in came]
+        elif produced != length:
+            raise RefusedError(f"{length} output tokens were asked for, and {produced:g} came back")
         self._tally.finished.append(time.monotonic())
 
     async def _look(self, running: Running) -> None:
@@ -264,6 +279,17 @@ class Online:
         """Wait until a request arrives or ends."""
         self._changed.clear()
         await self._changed.wait()
+
+    async def _wait_for_tokens_after(self, moment: float) -> None:
+        """Wait until every request that is being served has got a token after a moment: it was under way then."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < until and any(came and came[-1][0] <= moment for came in self._open):
+            await asyncio.sleep(0.002)
+
+    def _raise_of_helpers(self) -> None:
+        for task in self._helpers:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                self._failure = self._failure or error
 
     async def _cancel(self) -> None:
         tasks = [*self._helpers, *self._served]

@@ -111,14 +111,17 @@ class Engine:
             )
         return served
 
-    def serve(self, scenario: Scenario, say: Say) -> None:
+    def serve(self, scenario: Scenario, say: Say) -> float:
         """Let an online scenario's requests arrive; returns when they keep the batch full.
+
+        Returns:
+            Seconds from the end of one request to that of the next.
 
         Raises:
             EngineError: the engine failed, or the requests do not fill its batch.
         """
         self.prepare(scenario, say)
-        self._ask({"do": "serve"}, say)
+        return self._ask({"do": "serve"}, say).seconds or 0.0
 
     def stop(self, started: float, ended: float, say: Say) -> Served:
         """Let no more requests arrive; what was served between two moments.
@@ -193,10 +196,10 @@ class EnginePool:
         self._engines[key] = engine
         try:
             engine.load(say)
+            self._on_start(engine, scenario)
         except BaseException:
             self.discard(scenario, stack.side)
             raise
-        self._on_start(engine, scenario)
         return engine
 
     def discard(self, scenario: Scenario, side: Side = "present") -> None:

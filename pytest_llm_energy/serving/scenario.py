@@ -1,5 +1,6 @@
 """What is served, as a value: two equal scenarios are the same work."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -82,7 +83,8 @@ class Online(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         rate = self.request_rate
-        _require(rate is None or rate > 0, f"request_rate must be positive, not {rate}")
+        fits = rate is None or (type(rate) in (int, float) and 0 < rate < math.inf)
+        _require(fits, f"request_rate must be a positive number, not {rate!r}")
 
 
 ENGINES = ("transformers", "vllm", "openai")
@@ -142,7 +144,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         seed: seed of weights, prompts and sampling.
         enforce_eager: vLLM without compilation and CUDA graphs.
         speculation: draft-model speculation, on vLLM.
-        online: requests arrive online, on vLLM; None for static batches, each served to its end before the next.
+        online: requests arrive online, on vLLM or a server; None for static batches, one served after another.
 
     Raises:
         ScenarioError: on construction, when a field makes no sense; lists what would.
@@ -275,7 +277,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.encode(key, order="sorted").decode()
 
     def __str__(self) -> str:
-        return f"{self.preset.name} {self.batch_size}x({self.input_tokens}+{self.output_tokens})"
+        online = " online" if self.online else ""
+        return f"{self.preset.name} {self.batch_size}x({self.input_tokens}+{self.output_tokens}){online}"
 
 
 _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Scenario)}

@@ -92,8 +92,7 @@ class Worker:
         return dict(self._engine.run(batches))
 
     def _serve(self) -> dict[str, Any]:
-        self._engine.serve()
-        return {}
+        return {"seconds": self._engine.serve()}
 
     def _stop(self, started: float, ended: float) -> dict[str, Any]:
         return dict(self._engine.stop(started, ended))
@@ -150,8 +149,8 @@ def _family() -> list[tuple[int, int]]:
     began: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # proc(5): after the name in brackets come the state, the parent's id, and 17 fields on the beginning.
-            fields = path.read_text().rpartition(")")[2].split()
+            # proc(5): after the name in brackets, any bytes, come the state, the parent's id, ... the beginning.
+            fields = path.read_bytes().rpartition(b")")[2].split()
         except OSError:
             continue
         pid = int(path.parent.name)

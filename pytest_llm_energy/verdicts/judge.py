@@ -140,11 +140,10 @@ def _judge_level(arm: Arm, check: Checked, key: CaseKey, conditions: Conditions)
         return msgspec.structs.replace(row, verdict="shown", change=change, reason=reason or "not-gated", note=note)
     if change is None:
         return msgspec.structs.replace(row, reason=reason, note=note)
-    verdict, reason, note = _decide(change.joules, budget)
+    verdict, reason, note = decide(change.joules, budget)
     needs = None
     if verdict == "inconclusive":
-        border = min((budget, -IMPROVEMENT), key=lambda border: abs(change.joules.value - border))
-        needs = runs_to_tell(change.joules, border, runs=row.runs)
+        needs = runs_needed(change.joules, budget, runs=row.runs)
         told = f"about {needs} runs would tell" if needs else "no number of runs would tell: more engine starts may"
         note = f"{note}; {told}"
     if verdict == "inconclusive" and change.other_board:
@@ -155,7 +154,14 @@ def _judge_level(arm: Arm, check: Checked, key: CaseKey, conditions: Conditions)
     return msgspec.structs.replace(row, verdict=verdict, change=change, reason=reason, note=note, needs=needs)
 
 
-def _decide(change: Interval, budget: float) -> tuple[LevelVerdict, str | None, str | None]:
+def runs_needed(change: Interval, budget: float, *, runs: int) -> int | None:
+    """About how many runs would decide a level that so many leave open; None where no number would."""
+    border = min((budget, -IMPROVEMENT), key=lambda border: abs(change.value - border))
+    return runs_to_tell(change, border, runs=runs)
+
+
+def decide(change: Interval, budget: float) -> tuple[LevelVerdict, str | None, str | None]:
+    """The verdict on a level that has changed so much, with reason code and note where it decides nothing."""
     if change.low > budget:
         return "regressed", None, None
     if change.high < -IMPROVEMENT:

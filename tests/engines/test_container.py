@@ -68,6 +68,19 @@ def test_its_processes_are_known_for_ours_and_end_with_it(prefix: list[str]) -> 
     assert not any(map(running, inside))
 
 
+def test_a_process_whose_name_is_no_text_is_passed_over(tmp_path: Path) -> None:
+    command = tmp_path / ("é" * 8)  # the kernel cuts the name in the middle of a character
+    command.symlink_to("/bin/sleep")
+    with subprocess.Popen([command, "60"]) as child:
+        while b"sleep" in Path(f"/proc/{child.pid}/comm").read_bytes():
+            time.sleep(0.01)
+        pool = EnginePool(name="test", deadline=120, on_start=lambda engine, _: None)
+        engine = pool.engine(TINY, (), ignore)
+        assert Kin().sees(engine.processes[0])
+        pool.close()
+        child.kill()
+
+
 def test_its_share_of_the_processor_is_metered(pytester: pytest.Pytester, prefix: list[str]) -> None:
     pytester.makepyfile(test_level=SUITE)
     joules = {}

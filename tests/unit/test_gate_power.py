@@ -99,11 +99,12 @@ def test_boards_shift_all_cases_of_a_suite_alike_and_another_stack_on_the_board_
 def test_verdicts_are_sure_where_noise_is_small() -> None:
     small = noise(window_sd=0.001, board_sd=0.001)
     drawn = draw(AGAINST, small, 4, 6, np.random.default_rng(3))
-    found = outcome(AGAINST, drawn, small)
+    found = outcome(AGAINST, drawn, small, looks=(3, 6))
     assert found.rules[OURS].suites_alarmed == 0
     assert found.rules[OURS].called[0] == 0
     assert found.rules[OURS].called[-1] == 1
     assert found.coverage > 0.9
+    assert found.mean_runs[0] == 3  # what is decided is not looked at again
 
 
 def test_what_a_known_spread_could_tell_grows_with_runs_and_shrinks_with_what_is_not_shared() -> None:

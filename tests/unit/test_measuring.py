@@ -56,6 +56,7 @@ class Steps:
 
     identity: Identity | None = None
     meter: Meter
+    endless = False
 
     def __init__(
         self,
@@ -189,3 +190,18 @@ def test_engines_that_do_not_fit_together_have_the_device_in_turn(starts: int, b
 def test_one_engine_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(OutOfMemoryError):
         measured(ScriptedMeter(), [Steps("a", [0.5], [], device={"another"})], Plan(runs=2, window_seconds=1.0))
+
+
+class Endless(Steps):
+    """Work that goes on until it is stopped, in moments."""
+
+    endless = True
+
+    def metered(self, batches: int, window_seconds: float) -> tuple[Reading, Served]:
+        steady = self.meter.steady(window_seconds)
+        return steady.reading, Served(started=steady.started, ended=steady.ended, requests=batches)
+
+
+def test_work_that_does_not_end_is_metered_for_as_long_as_a_window_however_short_its_batches() -> None:
+    runs = measured(ScriptedMeter(), [Endless("online", [1e-4], [])], Plan(runs=2, window_seconds=2.5))
+    assert [run.reading.seconds for run in runs] == [2.5, 2.5]

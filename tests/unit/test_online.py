@@ -17,9 +17,12 @@ STEP_SECONDS = 0.01
 class Batching:
     """An engine that serves so many requests at once, a token of each in every step."""
 
+    piece = 1
+
     def __init__(self, most: int, *, break_after: int | None = None, lose: int = 0) -> None:
         self.lengths: list[int] = []
         self.running = 0
+        self.given: list[float] = []
         self._slots = asyncio.Semaphore(most)
         self._break_after = break_after
         self._lose = lose
@@ -33,12 +36,13 @@ class Batching:
             try:
                 for _ in range(length - (self._lose if number > 8 else 0)):
                     await asyncio.sleep(STEP_SECONDS)
-                    yield 1
+                    self.given.append(time.monotonic())
+                    yield self.piece
             finally:
                 self.running -= 1
 
 
-def online(engine: Batching, *, batch_size: int = 4, rate: float | None = None) -> Online:
+def online(engine: Batching, *, batch_size: int = 4, rate: float | None = None, **more: Any) -> Online:
     return Online(
         engine.generate,
         batch_size=batch_size,
@@ -46,6 +50,7 @@ def online(engine: Batching, *, batch_size: int = 4, rate: float | None = None) 
         output_tokens=10,
         request_rate=rate,
         running=lambda: engine.running,
+        **more,
     )
 
 
@@ -66,8 +71,9 @@ def test_what_a_full_batch_serves_between_two_moments_is_counted(rate: float | N
         ended = time.monotonic()
         served: dict[str, Any] = loop.run(requests.stop(started, ended))
     assert (served["started"], served["ended"]) == (started, ended)
-    # Never more than the engine can do; less where this machine is busy.
-    assert 0 < served["output_tokens"] <= 4 * (ended - started) / STEP_SECONDS + 4
+    # Tokens are those that the engine says it gave out meanwhile, and one more a request that was under way.
+    given = sum(started < moment <= ended for moment in engine.given)
+    assert abs(served["output_tokens"] - given) <= 4
     assert served["requests"] == pytest.approx(served["output_tokens"] / 10, abs=4)
     assert served["input_tokens"] == pytest.approx(3 * served["output_tokens"] / 10, abs=12)
 
@@ -93,6 +99,48 @@ def test_an_engine_that_runs_fewer_than_asked_is_refused() -> None:
         time.sleep(0.5)
         with pytest.raises(RefusedError, match=r"ran 2\.0 of 4 requests at once on average, though more were wait"):
             loop.run(requests.stop(started, time.monotonic()))
+
+
+def test_a_batch_that_was_not_full_all_the_time_is_refused() -> None:
+    engine = Batching(4)
+    requests = online(engine, rate=500.0)
+    with serving(requests) as loop:
+        before = time.monotonic() - 5.0
+        with pytest.raises(RefusedError, match=r"not kept full at 500 requests/s: \d\.\d of 4 requests"):
+            loop.run(requests.stop(before, time.monotonic()))
+
+
+def test_pieces_of_unknown_size_share_the_tokens_of_their_request_and_requests_run_to_their_end() -> None:
+    class InHalves(Batching):
+        """Streams ten tokens in five pieces."""
+
+        async def generate(self, number: int, length: int) -> AsyncIterator[int]:
+            async for piece in super().generate(number, -(-length // 2)):
+                yield piece
+
+    engine = InHalves(4)
+    requests = online(engine, waiting=0, counts=False)
+    with serving(requests) as loop:
+        started = time.monotonic()
+        time.sleep(0.5)
+        ended = time.monotonic()
+        served = loop.run(requests.stop(started, ended))
+    given = sum(started < moment <= ended for moment in engine.given)
+    assert served["output_tokens"] == pytest.approx(2 * given, abs=10)
+    assert engine.running == 0
+
+
+def test_the_token_that_a_request_is_at_when_the_window_ends_is_waited_for() -> None:
+    requests = online(Batching(4))
+    with serving(requests) as loop:
+        started = time.monotonic()
+        time.sleep(0.2)
+        ended = time.monotonic()
+        loop.run(requests.stop(started, ended))
+    whole_length = requests._tally.requests[4:]
+    under_way = [pieces for pieces in whole_length if pieces and len(pieces) < 10]
+    assert len(under_way) >= 2
+    assert all(pieces[-1][0] > ended for pieces in under_way)
 
 
 def test_a_request_that_fails_while_the_batch_fills_ends_the_load() -> None:

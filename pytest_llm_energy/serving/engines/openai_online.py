@@ -31,8 +31,11 @@ class Engine(offline.Engine):
         self._sampling = offline.sampling(work["decoding"], self._seed)
         self._work = work
 
-    def serve(self) -> None:
+    def serve(self) -> float:
         """Let requests arrive; returns when as many are in flight as the batch holds.
+
+        Returns:
+            Seconds from the end of one request to that of the next.
 
         Raises:
             RefusedError: they do not arrive fast enough for that.
@@ -48,7 +51,7 @@ class Engine(offline.Engine):
             waiting=0,
             counts=False,
         )
-        self._loop.run(self._requests.fill())
+        return self._loop.run(self._requests.fill())
 
     def stop(self, started: float, ended: float) -> dict[str, Any]:
         """Let no more arrive; what was served between two moments.

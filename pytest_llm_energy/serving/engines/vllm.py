@@ -153,7 +153,7 @@ class Engine:
             "requests": batches * len(self._prompts),
             "input_tokens": batches * inputs,
             "output_tokens": produced,
-            "acceptance_length": self._acceptance_length(before),
+            "acceptance_length": self._acceptance_length(before, self._accepted()),
         }
 
     def _how(self, decoding: dict[str, Any], output_tokens: int) -> Callable[[], list[list[int]]]:
@@ -257,15 +257,15 @@ class Engine:
         drafts = told.get("vllm:spec_decode_num_drafts", 0.0)
         return drafts, told.get("vllm:spec_decode_num_accepted_tokens", 0.0)
 
-    def _acceptance_length(self, before: tuple[float, float]) -> float | None:
-        """Mean tokens per verification in this run; None without speculation.
+    def _acceptance_length(self, before: tuple[float, float], after: tuple[float, float]) -> float | None:
+        """Mean tokens per verification between two states of the counters; None without speculation.
 
         Raises:
             RefusedError: it is not what was asked for.
         """
         if self._speculation is None:
             return None
-        drafts, accepted = (later - earlier for earlier, later in zip(before, self._accepted(), strict=True))
+        drafts, accepted = (later - earlier for earlier, later in zip(before, after, strict=True))
         if drafts <= 0:
             raise RefusedError("vLLM drafted nothing in this run: its counters of speculation did not move")
         length = 1 + accepted / drafts

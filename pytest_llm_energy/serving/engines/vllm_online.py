@@ -41,10 +41,12 @@ class Engine(offline.Engine):
         if work["decoding"]["strategy"] == "beam":
             raise RefusedError("vLLM serves no beam search online")
         self._take(work)
+        if (size := work["batch_size"]) != self._most_requests:
+            raise RefusedError(f"online, the scenario says what max_num_seqs is: {size}, not {self._most_requests}")
         self._work = work
 
-    def serve(self) -> None:
-        """Let requests arrive; returns when the batch is full.
+    def serve(self) -> float:
+        """Let requests arrive; returns when the batch is full: seconds from the end of one to that of the next.
 
         Raises:
             RefusedError: they do not arrive fast enough for that.
@@ -57,8 +59,9 @@ class Engine(offline.Engine):
             request_rate=self._work["online"]["request_rate"],
             running=lambda: metrics().get(RUNNING),
         )
-        self._loop.run(self._requests.fill())
+        cycle = self._loop.run(self._requests.fill())
         self._before = self._accepted()
+        return cycle
 
     def stop(self, started: float, ended: float) -> dict[str, Any]:
         """Let no more arrive; what was served between two moments.
@@ -66,8 +69,9 @@ class Engine(offline.Engine):
         Raises:
             RefusedError: the batch was not full all the time, or drafts were not accepted as asked.
         """
-        length = self._acceptance_length(self._before)
-        return self._loop.run(self._requests.stop(started, ended)) | {"acceptance_length": length}
+        drafted = self._accepted()
+        served = self._loop.run(self._requests.stop(started, ended))
+        return served | {"acceptance_length": self._acceptance_length(self._before, drafted)}
 
     async def _generate(self, number: int, length: int) -> AsyncIterator[int]:
         """One request; its tokens as they come, as vLLM's server streams them."""
