@@ -10,12 +10,13 @@ from pytest_llm_energy.errors import EnergyError, MeasurementError
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.serving.scenario import Identity, differences
 from pytest_llm_energy.verdicts import statistics
-from pytest_llm_energy.verdicts.baselines import Baseline, Figure, Published, Samples, Session
-from pytest_llm_energy.verdicts.claims import Claim, Statement, paired
+from pytest_llm_energy.verdicts.baselines import Baseline, Published, Samples, Session
+from pytest_llm_energy.verdicts.claims import paired
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run
 from pytest_llm_energy.verdicts.records import Checked
-from pytest_llm_energy.verdicts.rows import Change, ClaimRow, ClaimVerdict, LevelRow, LevelVerdict, Row
+from pytest_llm_energy.verdicts.rows import Change, LevelRow, LevelVerdict, Row
+from pytest_llm_energy.verdicts.statements import judge_claim, published_figure
 from pytest_llm_energy.verdicts.statistics import Interval, Sample
 
 DEFAULT_BUDGET = 0.03
@@ -62,8 +63,8 @@ def judge(check: Checked, measured: Measured, conditions: Conditions) -> list[Ro
             raise MeasurementError(f"{measured.key}: arm {arm.name!r} has no valid run")
     rows: list[Row] = [_judge_level(arm, check, measured.key, conditions) for arm in measured.arms]
     if check.claim is not None:
-        figure = _figure(check, conditions.published)
-        rows += _judge_claim(check.claim, measured, figure)
+        figure = published_figure(check, conditions.published)
+        rows += judge_claim(check.claim, measured, figure)
     return rows
 
 
@@ -277,58 +278,3 @@ def _budget(check: Checked, conditions: Conditions) -> float:
     case = conditions.baseline.cases.get(check.key.case) if conditions.baseline else None
     stated = (conditions.budget, check.budget, case.budget if case else None)
     return next((budget for budget in stated if budget is not None), conditions.default_budget)
-
-
-def _figure(check: Checked, published: Published | None) -> Figure | None:
-    """The published figure of a claim: the one for this GPU model, or else the first."""
-    if not check.figures:
-        return None
-    if published is None:
-        raise MeasurementError(
-            f"{check.key}: figure {check.figures[0]!r} is named, but nothing is published about {check.key.finding}"
-        )
-    figures = [published.figure(name) for name in check.figures]
-    return next((figure for figure in figures if figure.gpu == check.key.gpu), figures[0])
-
-
-def _judge_claim(claim: Claim, measured: Measured, figure: Figure | None) -> list[Row]:
-    return [_judge_statement(s, measured.key, figure) for s in claim.statements(measured)]
-
-
-def _judge_statement(statement: Statement, key: CaseKey, figure: Figure | None) -> ClaimRow:
-    """The direction counts on every GPU model; the size where it was published for this one, with a tolerance."""
-    verdicts: dict[str, ClaimVerdict] = {
-        "holds": "confirms" if figure else "new",
-        "fails": "contradicts",
-        "open": "inconclusive",
-    }
-    verdict = verdicts[statement.outcome]
-    reason = "no-difference-shown" if statement.outcome == "open" else None
-    if verdict == "confirms" and figure is not None and _size_differs(statement, key, figure):
-        verdict, reason = "contradicts", "size-differs"
-    return ClaimRow(
-        key=key,
-        says=statement.says,
-        interval=statement.interval,
-        kind=statement.kind,
-        verdict=verdict,
-        paper=_paper(figure) if figure else None,
-        reason=reason,
-    )
-
-
-def _size_differs(statement: Statement, key: CaseKey, figure: Figure) -> bool:
-    """Whether the effect lies beyond doubt outside what was published for this GPU model."""
-    published = figure.value if figure.unit == "fraction" and statement.kind == "effect" else None
-    if published is None or figure.tolerance is None or figure.gpu != key.gpu:
-        return False
-    interval = statement.interval
-    return interval.high < published - figure.tolerance or interval.low > published + figure.tolerance
-
-
-def _paper(figure: Figure) -> str:
-    where = f" ({figure.gpu})" if figure.gpu else ""
-    if figure.value is None:
-        return f"stated{where}"
-    amount = f"{figure.value * 100:+.2f} %" if figure.unit == "fraction" else f"{figure.value:g} {figure.unit}"
-    return f"{'up to ' if figure.relation == 'at_most' else ''}{amount}{where}"
