@@ -2,7 +2,7 @@
 
 import math
 import statistics as stats
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -10,10 +10,12 @@ from pytest_llm_energy.errors import EnergyError, MeasurementError
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.serving.scenario import Identity, differences
 from pytest_llm_energy.verdicts import statistics
-from pytest_llm_energy.verdicts.baselines import Baseline, Published, Samples, Session
+from pytest_llm_energy.verdicts.baselines import Baseline, Published, Session
+from pytest_llm_energy.verdicts.causes import Cause
 from pytest_llm_energy.verdicts.claims import paired
 from pytest_llm_energy.verdicts.journal import Journal
-from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured
+from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS, Quantity, samples_of
 from pytest_llm_energy.verdicts.records import Checked
 from pytest_llm_energy.verdicts.rows import Change, LevelRow, LevelVerdict, Row
 from pytest_llm_energy.verdicts.statements import judge_claim, published_figure
@@ -166,7 +168,7 @@ def _reference(arm: Arm, key: CaseKey, conditions: Conditions) -> tuple[list[Ses
         return [], "no-baseline", f"no baseline of {key.finding} {key.case} {arm.name} on {key.gpu}"
     if differs := differences(case.arms[arm.name], arm_identity(arm)):
         return [], "scenario-differs", "the baseline served something else: " + "; ".join(differs)
-    sessions = [session for session in baseline.sessions if _samples(session, key.case, arm.name)]
+    sessions = [session for session in baseline.sessions if samples_of(session, key.case, arm.name)]
     if not sessions:
         return [], "no-baseline", f"no blessed session has samples of {key.case} {arm.name}"
     now = conditions.fingerprint.identity
@@ -188,45 +190,42 @@ def _reference(arm: Arm, key: CaseKey, conditions: Conditions) -> tuple[list[Ses
 
 
 def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditions) -> Change:
-    samples = [s for session in sessions for s in _samples(session, key.case, arm.name)]
-    reference = Sample(
-        starts=tuple(s.joules_per_token for s in samples),
-        # Metered by the same method (_reference sees to that), the same arm is known equally well on both sides.
-        relative_uncertainty=relative_uncertainty(arm),
-        sessions=len(sessions),
-        boards=frozenset(board for session in sessions for board in session.fingerprint.boards),
-        by_board=_levels_by_board(sessions, key.case, arm.name),
-    )
-    now = Sample(
-        starts=tuple(tuple(values) for values in by_start(arm).values()),
-        relative_uncertainty=relative_uncertainty(arm),
-        boards=frozenset(conditions.fingerprint.boards),
-    )
+    # Metered by the same method (_reference sees to that), the same arm is known equally well on both sides.
+    metering = relative_uncertainty(arm)
+    boards = conditions.fingerprint.boards
+
+    def sides(of: Quantity, uncertainty: float) -> tuple[Sample, Sample]:
+        return (
+            of.now(arm, boards=boards, relative_uncertainty=uncertainty),
+            of.then(sessions, key.case, arm.name, relative_uncertainty=uncertainty),
+        )
+
+    now, reference = sides(JOULES, metering)
     joules = statistics.change(now, reference)
-    seconds_then = stats.fmean(math.log(x) for s in samples for x in s.seconds_per_token)
-    seconds = math.expm1(_log_seconds(arm.runs) - seconds_then)
-    first = sessions[0]
+    first, last = sessions[0], sessions[-1]
     other_board = now.boards != reference.boards
     where = " on other boards" if other_board else " on this board" if reference.boards else ""
     count = "1 session" if len(sessions) == 1 else f"{len(sessions)} sessions"
     return Change(
         joules=joules,
-        seconds=seconds,
-        watts=(1 + joules.value) / (1 + seconds) - 1,
+        cause=Cause.of(joules, statistics.change(*sides(SECONDS, 0.0)), statistics.change(*sides(WATTS, metering))),
         reference_joules=math.exp(reference.log_mean()),
         reference=f"baseline, {count}{where} since {first.when[:10]} ({first.reason})",
         other_board=other_board,
-        stack=tuple(differences(sessions[-1].stack, conditions.stack)),
+        stack=_changed_since(last, conditions),
     )
 
 
-def _levels_by_board(sessions: list[Session], case: str, arm: str) -> tuple[tuple[float, ...], ...]:
-    """Levels of an arm in the sessions on each set of boards that a baseline has of it."""
-    levels: dict[tuple[str, ...], list[float]] = {}
-    for session in sessions:
-        means = [stats.fmean(map(math.log, samples.joules_per_token)) for samples in _samples(session, case, arm)]
-        levels.setdefault(session.fingerprint.boards, []).append(math.exp(stats.fmean(means)))
-    return tuple(map(tuple, levels.values()))
+def _changed_since(session: Session, conditions: Conditions) -> tuple[str, ...]:
+    """What serves otherwise than in a session, and what the host runs otherwise, as far as both recorded it."""
+    then, now = session.fingerprint.state, conditions.fingerprint.state
+    recorded = then.keys() & now.keys()
+    return tuple(
+        differences(
+            {**{name: then[name] for name in recorded}, **session.stack},
+            {**{name: now[name] for name in recorded}, **conditions.stack},
+        )
+    )
 
 
 def _change_against(arm: Arm, conditions: Conditions) -> Change:
@@ -235,12 +234,10 @@ def _change_against(arm: Arm, conditions: Conditions) -> Change:
     pairs = [(run, others[run.round]) for run in arm.runs if run.round in others]
     if not pairs:
         raise MeasurementError(f"arm {arm.name!r} has no round with a valid run on both stacks")
-    joules = paired(pairs)
-    seconds = math.expm1(_log_seconds(run for run, _ in pairs) - _log_seconds(other for _, other in pairs))
+    joules, seconds, watts = (paired(pairs, quantity.of_run) for quantity in (JOULES, SECONDS, WATTS))
     return Change(
         joules=joules,
-        seconds=seconds,
-        watts=(1 + joules.value) / (1 + seconds) - 1,
+        cause=Cause.of(joules, seconds, watts),
         reference_joules=math.exp(stats.fmean(math.log(other.joules_per_unit) for _, other in pairs)),
         reference=conditions.against_says,
         stack=tuple(differences(conditions.against, conditions.stack)),
@@ -248,20 +245,9 @@ def _change_against(arm: Arm, conditions: Conditions) -> Change:
     )
 
 
-def _log_seconds(runs: Iterable[Run]) -> float:
-    return stats.fmean(math.log(run.seconds_per_unit) for run in runs)
-
-
-def _samples(session: Session, case: str, arm: str) -> list[Samples]:
-    return [start[case][arm] for start in session.starts if arm in start.get(case, {})]
-
-
 def by_start(arm: Arm) -> dict[str, list[float]]:
     """Joules per token of an arm's runs by engine start."""
-    starts: dict[str, list[float]] = {}
-    for run in arm.runs:
-        starts.setdefault(run.start, []).append(run.joules_per_unit)
-    return starts
+    return JOULES.by_start(arm.runs)
 
 
 def relative_uncertainty(arm: Arm) -> float:
