@@ -59,6 +59,8 @@ def _level(row: LevelRow) -> Iterator[str]:
     )
     yield from labelled("why", why.says(change, row.unit))
     yield from continued(f"({why.figures(change.cause, row.unit)})")
+    if change.phases and (where := why.where(change.phases, change)):
+        yield from labelled("where", where)
     yield from labelled("changed", why.changed(change.stack))
     yield from labelled("to do", _to_do(row, change))
 

@@ -1,10 +1,11 @@
-"""Why a level changed, in words: time or power, and what else is different."""
+"""Why a level changed, in words: time or power, prefill or decode, and what else is different."""
 
 from collections.abc import Mapping, Sequence
 
 from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.layout import clipped
 from pytest_llm_energy.verdicts.causes import Cause, Kind
+from pytest_llm_energy.verdicts.phases import Phases
 from pytest_llm_energy.verdicts.rows import Change
 
 SHORT: Mapping[Kind, str] = {
@@ -53,8 +54,9 @@ MOST_VALUE = 24
 
 
 def short(change: Change) -> str:
-    """What moved, for a table."""
-    return SHORT[change.cause.kind]
+    """What moved, for a table: ``more power in decode``."""
+    moved = _moved(change.phases, change) if change.phases else []
+    return SHORT[change.cause.kind] + (f" in {' and '.join(moved)}" if moved else "")
 
 
 def says(change: Change, unit: str) -> str:
@@ -68,6 +70,26 @@ def figures(cause: Cause, unit: str) -> str:
     return (
         f"energy = power x time per {unit}: time {words.change(cause.seconds)}, power {words.change(cause.watts)}"
     )
+
+
+def where(phases: Phases, change: Change) -> str | None:
+    """Whether it is prefill or decode that changed, None where neither did beyond doubt."""
+    if phases.decode is None:
+        return "in prefill: a request of one output token is prefill alone"
+    moved = _moved(phases, change)
+    if not moved:
+        return None
+    return (
+        f"in {' and '.join(moved)}: decode {words.change(phases.decode)}, prefill {words.change(phases.prefill)}, "
+        f"from {phases.lengths} output lengths"
+    )
+
+
+def _moved(phases: Phases, change: Change) -> list[str]:
+    """The parts that changed as the level did, beyond doubt."""
+    parts = {"decode": phases.decode, "prefill": phases.prefill}
+    rises = change.joules.value > 0
+    return [name for name, part in parts.items() if part and (part.low > 0 if rises else part.high < 0)]
 
 
 def changed(differences: Sequence[str]) -> str:

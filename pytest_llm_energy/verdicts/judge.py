@@ -15,6 +15,7 @@ from pytest_llm_energy.verdicts.causes import Cause
 from pytest_llm_energy.verdicts.claims import paired
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured
+from pytest_llm_energy.verdicts.phases import Phases, phases, series_of
 from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS, Quantity, samples_of
 from pytest_llm_energy.verdicts.records import Checked
 from pytest_llm_energy.verdicts.rows import Change, LevelRow, LevelVerdict, Row
@@ -63,7 +64,7 @@ def judge(check: Checked, measured: Measured, conditions: Conditions) -> list[Ro
     for arm in measured.arms:
         if not arm.runs:
             raise MeasurementError(f"{measured.key}: arm {arm.name!r} has no valid run")
-    rows: list[Row] = [_judge_level(arm, check, measured.key, conditions) for arm in measured.arms]
+    rows: list[Row] = [_judge_level(arm, check, measured, conditions) for arm in measured.arms]
     if check.claim is not None:
         figure = published_figure(check, conditions.published)
         rows += judge_claim(check.claim, measured, figure)
@@ -112,7 +113,8 @@ def judge_recorded(
     return rows
 
 
-def _judge_level(arm: Arm, check: Checked, key: CaseKey, conditions: Conditions) -> LevelRow:
+def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Conditions) -> LevelRow:
+    key = measured.key
     budget = _budget(check, conditions)
     values = [run.joules_per_unit for run in arm.runs]
     row = LevelRow(
@@ -140,6 +142,8 @@ def _judge_level(arm: Arm, check: Checked, key: CaseKey, conditions: Conditions)
     if change is None:
         return msgspec.structs.replace(row, reason=reason, note=note)
     verdict, reason, note = _decide(change.joules, budget)
+    if verdict in ("regressed", "improved"):
+        change = msgspec.structs.replace(change, phases=_phases(arm, change, measured, conditions))
     if verdict == "inconclusive" and change.other_board:
         note = (
             f"{note}: this board is none of the baseline's, and boards differ; bless a session of this one, or "
@@ -243,6 +247,32 @@ def _change_against(arm: Arm, conditions: Conditions) -> Change:
         stack=tuple(differences(conditions.against, conditions.stack)),
         side_by_side=True,
     )
+
+
+def _phases(arm: Arm, change: Change, measured: Measured, conditions: Conditions) -> Phases | None:
+    """Whether a change lies in prefill or in decode, where the case serves several output lengths."""
+    series = series_of(arm, measured.arms)
+    if not series:
+        return None
+    metering = relative_uncertainty(arm)
+    side = JOULES.now(arm, boards=conditions.fingerprint.boards, relative_uncertainty=metering)
+    now = {length: list(JOULES.by_start(other.runs).values()) for length, other in series.items()}
+    if change.side_by_side:
+        then = {length: list(JOULES.by_start(other.against).values()) for length, other in series.items()}
+        return phases(change.joules, now, then, (side, side))
+    case = measured.key.case
+    compared = [_reference(other, measured.key, conditions)[0] for other in series.values()]
+    sessions = [
+        session
+        for session in compared[0]
+        if all(session in others for others in compared)
+        and len({len(samples_of(session, case, other.name)) for other in series.values()}) == 1
+    ]
+    if not sessions:
+        return None
+    reference = JOULES.then(sessions, case, arm.name, relative_uncertainty=metering)
+    blessed = {length: JOULES.starts_then(sessions, case, other.name) for length, other in series.items()}
+    return phases(change.joules, now, blessed, (side, reference))
 
 
 def by_start(arm: Arm) -> dict[str, list[float]]:

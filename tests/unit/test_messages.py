@@ -8,6 +8,7 @@ from pytest_llm_energy.reporting.layout import WIDTH, clipped
 from pytest_llm_energy.reporting.messages import failure
 from pytest_llm_energy.verdicts.causes import Cause
 from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.phases import Phases
 from pytest_llm_energy.verdicts.rows import Change, ClaimRow, LevelRow
 from pytest_llm_energy.verdicts.statistics import Interval
 
@@ -25,6 +26,7 @@ def regressed(
     arm: str = "batched",
     reference: str = "baseline, 2 sessions on this board since 2026-01-01 (first measurement)",
     stack: tuple[str, ...] = (),
+    phases: Phases | None = None,
 ) -> LevelRow:
     change = Change(
         joules=joules,
@@ -32,6 +34,7 @@ def regressed(
         reference_joules=0.4,
         reference=reference,
         stack=stack,
+        phases=phases,
     )
     level = 0.4 * (1 + joules.value)
     return LevelRow(
@@ -53,6 +56,7 @@ FASTER_BUT_HUNGRIER = regressed(
     Interval(-0.2, -0.212, -0.188),
     Interval(0.4, 0.379, 0.421),
     stack=("python: 3.11 -> 3.12", "torch: 2.10.0 -> 2.11.0", "vllm: 0.20.2 -> 0.25.1"),
+    phases=Phases(prefill=Interval(0.003, -0.021, 0.028), decode=Interval(0.181, 0.165, 0.197), lengths=4),
 )
 
 SLOWER_AT_THE_SAME_POWER = regressed(
@@ -76,6 +80,7 @@ def test_what_is_faster_but_hungrier_says_so() -> None:
   how sure: between +10.1 % and +13.9 %, each bound wrong at most 1% of the time; 3 runs of 1 engine start(s)
   why:      faster but hungrier: power rises more than time per token falls
             (energy = power x time per token: time -20.0 % [-21.2, -18.8], power +40.0 % [+37.9, +42.1])
+  where:    in decode: decode +18.1 % [+16.5, +19.7], prefill +0.3 % [-2.1, +2.8], from 4 output lengths
   changed:  vllm: 0.20.2 -> 0.25.1, torch: 2.10.0 -> 2.11.0, python: 3.11 -> 3.12
   to do:    find the change that did it; if it is meant, bless the new level: {BLESSING}"""
     assert failure([FASTER_BUT_HUNGRIER]) == expected
@@ -127,12 +132,13 @@ def test_a_regression_fits_one_screen_whatever_it_is_called(arm: str, stack: tup
         arm=arm,
         reference=f"baseline, 12 sessions on other boards since 2026-01-01 ({LONG})",
         stack=stack,
+        phases=Phases(prefill=Interval(123.4, 12.3, 1234.5), decode=Interval(-0.5, -123.4, 123.4), lengths=12),
     )
     lines = failure([row]).splitlines()
     assert len(lines) <= SCREEN_LINES
     assert max(map(len, lines)) <= WIDTH
     labels = [line[:12].strip() for line in lines if line[:12].strip().endswith(":") and line.startswith("  ")]
-    assert labels == ["what:", "how much:", "how sure:", "why:", "changed:", "to do:"]
+    assert labels == ["what:", "how much:", "how sure:", "why:", "where:", "changed:", "to do:"]
     assert "regressed" in "".join(lines[:3])
 
 
