@@ -2,9 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 
-from pytest_llm_energy.reporting import words
-from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow, Row
+import msgspec
+
+from pytest_llm_energy.reporting import why, words
+from pytest_llm_energy.reporting.layout import clipped, continued, labelled, wrapped
+from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.rows import Change, ClaimRow, LevelRow, Row
 from pytest_llm_energy.verdicts.statistics import ALPHA
+
+BLESS = "llm-energy bless JOURNAL --reason ..."
+INDENT = 4
+MOST_CASE = 120
+MOST_ARM = 60
+MOST_REFERENCE = 190
+MOST_NOTE = 300
+"""Longest texts that others give names by; with them all a regression still fits one screen."""
 
 
 def failure(rows: Sequence[Row]) -> str:
@@ -21,56 +33,64 @@ def headline(row: Row) -> str:
         return f"{row.key}, {row.arm}: {words.verdict(row)}: {row.note}"
     return (
         f"{row.key}, {row.arm}: {words.verdict(row)}: {words.change(row.change.joules)} J/{row.unit}, "
-        f"budget {words.percent(row.budget)}"
+        f"budget {words.percent(row.budget)}; {why.short(row.change)}"
     )
 
 
 def _level(row: LevelRow) -> Iterator[str]:
-    yield f"{row.key}: arm {row.arm!r} {words.verdict(row)}"
+    arm = clipped(row.arm, MOST_ARM)
+    yield from wrapped(f"{_name(row.key)}: arm {arm!r} {words.verdict(row)}", indent=INDENT)
     change = row.change
     if change is None:
-        yield f"  {row.note}"
-        yield "  to do:    measure it on this GPU model, then: llm-energy bless JOURNAL --reason ..."
+        yield from wrapped(f"  {clipped(row.note or '', MOST_NOTE)}", indent=INDENT)
+        yield from labelled("to do", f"measure it on this GPU model, then: {BLESS}")
         return
     now, then = words.joules(row.joules), words.joules(change.reference_joules)
-    yield f"  what:     {now} per {row.unit}, where the reference has {then}"
-    yield f"            ({change.reference})"
-    yield (
-        f"  how much: {words.percent(change.joules.value)} energy per {row.unit}, "
-        f"where {words.percent(row.budget)} is allowed"
+    yield from labelled("what", f"{now} per {row.unit}, where the reference has {then}")
+    yield from continued(f"({clipped(change.reference, MOST_REFERENCE)})")
+    yield from labelled(
+        "how much",
+        f"{words.percent(change.joules.value)} energy per {row.unit}, where {words.percent(row.budget)} is allowed",
     )
-    yield (
-        f"  how sure: between {words.percent(change.joules.low)} and {words.percent(change.joules.high)}, "
-        f"each bound wrong at most {ALPHA:.0%} of the time; {row.runs} runs of {row.starts} engine start(s)"
+    yield from labelled(
+        "how sure",
+        f"between {words.percent(change.joules.low)} and {words.percent(change.joules.high)}, "
+        f"each bound wrong at most {ALPHA:.0%} of the time; {row.runs} runs of {row.starts} engine start(s)",
     )
-    yield f"  why:      {_why(change.watts, change.seconds)}"
-    yield f"  changed:  {', '.join(change.stack) or 'nothing in the recorded stack'}"
-    if row.verdict == "regressed" and change.side_by_side:
-        yield "  to do:    stay on the other stack, or find what among the changes did it"
-    elif row.verdict == "regressed":
-        yield (
-            "  to do:    find the change that did it; if it is meant, bless the new level: "
-            "llm-energy bless JOURNAL --reason ..."
+    yield from labelled("why", why.says(change, row.unit))
+    yield from continued(f"({why.figures(change.cause, row.unit)})")
+    if change.phases and (where := why.where(change.phases, change)):
+        yield from labelled("where", where)
+    yield from labelled("changed", why.changed(change.stack))
+    yield from labelled("to do", _to_do(row, change))
+
+
+def _to_do(row: LevelRow, change: Change) -> str:
+    if row.verdict != "regressed":
+        return f"{clipped(row.note or '', MOST_NOTE)}; raise --energy-runs"
+    if not change.stack:
+        return (
+            "measure again over fresh engine starts (--energy-runs 6 --energy-starts 3); if it stays, look for "
+            f"what is not recorded (cooling, other load, model files), or bless it: {BLESS}"
         )
-    else:
-        yield f"  to do:    {row.note}; raise --energy-runs"
-
-
-def _why(watts: float, seconds: float) -> str:
-    longer = "longer" if seconds >= 0 else "shorter"
-    power = "more" if watts >= 0 else "less"
-    return (
-        f"a token takes {abs(seconds):.1%} {longer} and draws {abs(watts):.1%} {power} power meanwhile "
-        "(energy = power x time)"
-    )
+    if change.side_by_side:
+        return "stay on the other stack, or find what among the changes did it"
+    return f"find the change that did it; if it is meant, bless the new level: {BLESS}"
 
 
 def _claim(row: ClaimRow) -> Iterator[str]:
-    yield f"{row.key}: {words.verdict(row)}: {row.says}"
-    yield f"  measured: {words.measured(row)}, each bound wrong at most {ALPHA:.0%} of the time"
+    yield from wrapped(
+        f"{_name(row.key)}: {words.verdict(row)}: {clipped(row.says, MOST_REFERENCE)}", indent=INDENT
+    )
+    yield from labelled("measured", f"{words.measured(row)}, each bound wrong at most {ALPHA:.0%} of the time")
     if row.paper:
-        yield f"  paper:    {row.paper}"
+        yield from labelled("paper", row.paper)
     if row.verdict == "contradicts":
-        yield "  to do:    the finding does not hold here, or the arms are not what they were: see the levels"
+        says = "the finding does not hold here, or the arms are not what they were: see the levels"
     else:
-        yield "  to do:    the runs scatter too much to tell; raise --energy-runs or --energy-window"
+        says = "the runs scatter too much to tell; raise --energy-runs or --energy-window"
+    yield from labelled("to do", says)
+
+
+def _name(key: CaseKey) -> str:
+    return str(msgspec.structs.replace(key, case=clipped(key.case, MOST_CASE)))

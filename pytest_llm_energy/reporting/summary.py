@@ -10,6 +10,7 @@ from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.carbon import CarbonIntensity
 from pytest_llm_energy.reporting.messages import headline
 from pytest_llm_energy.reporting.tables import claim_table, level_table, split
+from pytest_llm_energy.reporting.why import serving_first
 from pytest_llm_energy.verdicts.measured import CaseKey, Metered
 from pytest_llm_energy.verdicts.rows import Gate, LevelRow, Row, by_severity, decided, failing
 
@@ -213,7 +214,7 @@ def _against(summary: Summary) -> Iterator[str]:
             found.setdefault(change.reference, {}).update(dict.fromkeys(change.stack))
     for reference, differs in sorted(found.items()):
         yield f"against {reference}"
-        yield f"which differs in: {', '.join(differs) or 'nothing that is recorded'}"
+        yield f"which differs in: {', '.join(serving_first(list(differs))) or 'nothing that is recorded'}"
 
 
 def _skipped(summary: Summary) -> Iterator[str]:

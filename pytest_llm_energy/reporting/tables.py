@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from pytest_llm_energy.reporting import words
+from pytest_llm_energy.reporting import why, words
 from pytest_llm_energy.reporting.carbon import CarbonIntensity
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow, Row
@@ -31,12 +31,16 @@ def level_table(rows: Sequence[LevelRow], *, style: str, carbon: CarbonIntensity
             "change": words.change(row.change.joules) if row.change else "",
             "budget": words.percent(row.budget, digits=0) if row.verdict != "shown" else "",
             "sees": f">= {row.change.joules.half_width * 100:.1f} %" if row.change else "",
+            "why": why.short(row.change) if row.change and row.verdict in CHANGED else "",
             "verdict": words.verdict(row),
         }
         for row in rows
     ]
     return _table(records, right=("J/token", GRAMS, "spread", "runs", "reference"), style=style)
 
+
+CHANGED = frozenset({"regressed", "improved"})
+"""Verdicts about a level that is said to have changed, and so has a why."""
 
 GRAMS = "gCO2e/Mtok"
 """Heading of the column of grams per million output tokens (per million calls, where a row says so)."""

@@ -4,7 +4,7 @@ A claim holds, or fails, only when the whole interval says so; otherwise nothing
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
@@ -195,17 +195,28 @@ def _effects(measured: Measured, alpha: float) -> Iterable[tuple[str, str, Inter
         yield arm.name, control.name, paired(pairs, alpha=alpha)
 
 
-def paired(pairs: Iterable[tuple[Run, Run]], *, window_sd: float | None = None, alpha: float = ALPHA) -> Interval:
-    """Relative difference of joules per unit over runs that were interleaved.
+def _joules_per_unit(run: Run) -> float:
+    return run.joules_per_unit
+
+
+def paired(
+    pairs: Iterable[tuple[Run, Run]],
+    of: Callable[[Run], float] = _joules_per_unit,
+    *,
+    window_sd: float | None = None,
+    alpha: float = ALPHA,
+) -> Interval:
+    """Relative difference over runs that were interleaved, of joules per unit or of another value.
 
     Args:
         pairs: the two runs of each round.
+        of: the value of a run.
         window_sd: what is known of the spread of windows beside that of these (``statistics.ratio``).
         alpha: chance, per bound, that it excludes the truth.
     """
     blocks: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for one, other in pairs:
-        blocks.setdefault((one.start, other.start), []).append((one.joules_per_unit, other.joules_per_unit))
+        blocks.setdefault((one.start, other.start), []).append((of(one), of(other)))
     starts_differ = any(one != other for one, other in blocks)
     return statistics.ratio(list(blocks.values()), starts_differ=starts_differ, window_sd=window_sd, alpha=alpha)
 

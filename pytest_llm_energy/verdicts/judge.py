@@ -2,7 +2,7 @@
 
 import math
 import statistics as stats
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -10,12 +10,16 @@ from pytest_llm_energy.errors import EnergyError, MeasurementError
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.serving.scenario import Identity, differences
 from pytest_llm_energy.verdicts import statistics
-from pytest_llm_energy.verdicts.baselines import Baseline, Figure, Published, Samples, Session
-from pytest_llm_energy.verdicts.claims import Statement, paired
+from pytest_llm_energy.verdicts.baselines import Baseline, Published, Session
+from pytest_llm_energy.verdicts.causes import Cause
+from pytest_llm_energy.verdicts.claims import paired
 from pytest_llm_energy.verdicts.journal import Journal
-from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured
+from pytest_llm_energy.verdicts.phases import Phases, phases, series_of
+from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS, Quantity, samples_of
 from pytest_llm_energy.verdicts.records import Checked
-from pytest_llm_energy.verdicts.rows import Change, ClaimRow, ClaimVerdict, LevelRow, LevelVerdict, Row
+from pytest_llm_energy.verdicts.rows import Change, LevelRow, LevelVerdict, Row
+from pytest_llm_energy.verdicts.statements import judge_claim, published_figure
 from pytest_llm_energy.verdicts.statistics import ALPHA, Interval, Sample, runs_to_tell
 
 DEFAULT_BUDGET = 0.03
@@ -60,11 +64,10 @@ def judge(check: Checked, measured: Measured, conditions: Conditions) -> list[Ro
     for arm in measured.arms:
         if not arm.runs:
             raise MeasurementError(f"{measured.key}: arm {arm.name!r} has no valid run")
-    rows: list[Row] = [_judge_level(arm, check, measured.key, conditions) for arm in measured.arms]
+    rows: list[Row] = [_judge_level(arm, check, measured, conditions) for arm in measured.arms]
     if check.claim is not None:
-        figure = _figure(check, conditions.published)
-        statements = check.claim.statements(measured, alpha=ALPHA / check.looks)
-        rows += [_judge_statement(statement, measured.key, figure) for statement in statements]
+        figure = published_figure(check, conditions.published)
+        rows += judge_claim(check.claim, measured, figure, alpha=ALPHA / check.looks)
     return rows
 
 
@@ -110,7 +113,8 @@ def judge_recorded(
     return rows
 
 
-def _judge_level(arm: Arm, check: Checked, key: CaseKey, conditions: Conditions) -> LevelRow:
+def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Conditions) -> LevelRow:
+    key = measured.key
     budget = _budget(check, conditions)
     values = [run.joules_per_unit for run in arm.runs]
     row = LevelRow(
@@ -141,6 +145,8 @@ def _judge_level(arm: Arm, check: Checked, key: CaseKey, conditions: Conditions)
     if change is None:
         return msgspec.structs.replace(row, reason=reason, note=note)
     verdict, reason, note = decide(change.joules, budget)
+    if verdict in ("regressed", "improved"):
+        change = msgspec.structs.replace(change, phases=_phases(arm, change, measured, conditions))
     needs = None
     if verdict == "inconclusive":
         needs = runs_needed(change.joules, budget, runs=row.runs)
@@ -181,7 +187,7 @@ def _reference(arm: Arm, key: CaseKey, conditions: Conditions) -> tuple[list[Ses
         return [], "no-baseline", f"no baseline of {key.finding} {key.case} {arm.name} on {key.gpu}"
     if differs := differences(case.arms[arm.name], arm_identity(arm)):
         return [], "scenario-differs", "the baseline served something else: " + "; ".join(differs)
-    sessions = [session for session in baseline.sessions if _samples(session, key.case, arm.name)]
+    sessions = [session for session in baseline.sessions if samples_of(session, key.case, arm.name)]
     if not sessions:
         return [], "no-baseline", f"no blessed session has samples of {key.case} {arm.name}"
     now = conditions.fingerprint.identity
@@ -203,45 +209,44 @@ def _reference(arm: Arm, key: CaseKey, conditions: Conditions) -> tuple[list[Ses
 
 
 def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditions, alpha: float) -> Change:
-    samples = [s for session in sessions for s in _samples(session, key.case, arm.name)]
-    reference = Sample(
-        starts=tuple(s.joules_per_token for s in samples),
-        # Metered by the same method (_reference sees to that), the same arm is known equally well on both sides.
-        relative_uncertainty=relative_uncertainty(arm),
-        sessions=len(sessions),
-        boards=frozenset(board for session in sessions for board in session.fingerprint.boards),
-        by_board=_levels_by_board(sessions, key.case, arm.name),
-    )
-    now = Sample(
-        starts=tuple(tuple(values) for values in by_start(arm).values()),
-        relative_uncertainty=relative_uncertainty(arm),
-        boards=frozenset(conditions.fingerprint.boards),
-    )
+    # Metered by the same method (_reference sees to that), the same arm is known equally well on both sides.
+    metering = relative_uncertainty(arm)
+    boards = conditions.fingerprint.boards
+
+    def sides(of: Quantity, uncertainty: float) -> tuple[Sample, Sample]:
+        return (
+            of.now(arm, boards=boards, relative_uncertainty=uncertainty),
+            of.then(sessions, key.case, arm.name, relative_uncertainty=uncertainty),
+        )
+
+    now, reference = sides(JOULES, metering)
     joules = statistics.change(now, reference, alpha=alpha)
-    seconds_then = stats.fmean(math.log(x) for s in samples for x in s.seconds_per_token)
-    seconds = math.expm1(_log_seconds(arm.runs) - seconds_then)
-    first = sessions[0]
+    seconds = statistics.change(*sides(SECONDS, 0.0), alpha=alpha)
+    watts = statistics.change(*sides(WATTS, metering), alpha=alpha)
+    first, last = sessions[0], sessions[-1]
     other_board = now.boards != reference.boards
     where = " on other boards" if other_board else " on this board" if reference.boards else ""
     count = "1 session" if len(sessions) == 1 else f"{len(sessions)} sessions"
     return Change(
         joules=joules,
-        seconds=seconds,
-        watts=(1 + joules.value) / (1 + seconds) - 1,
+        cause=Cause.of(joules, seconds, watts),
         reference_joules=math.exp(reference.log_mean()),
         reference=f"baseline, {count}{where} since {first.when[:10]} ({first.reason})",
         other_board=other_board,
-        stack=tuple(differences(sessions[-1].stack, conditions.stack)),
+        stack=_changed_since(last, conditions),
     )
 
 
-def _levels_by_board(sessions: list[Session], case: str, arm: str) -> tuple[tuple[float, ...], ...]:
-    """Levels of an arm in the sessions on each set of boards that a baseline has of it."""
-    levels: dict[tuple[str, ...], list[float]] = {}
-    for session in sessions:
-        means = [stats.fmean(map(math.log, samples.joules_per_token)) for samples in _samples(session, case, arm)]
-        levels.setdefault(session.fingerprint.boards, []).append(math.exp(stats.fmean(means)))
-    return tuple(map(tuple, levels.values()))
+def _changed_since(session: Session, conditions: Conditions) -> tuple[str, ...]:
+    """What serves otherwise than in a session, and what the host runs otherwise, as far as both recorded it."""
+    then, now = session.fingerprint.state, conditions.fingerprint.state
+    recorded = then.keys() & now.keys()
+    return tuple(
+        differences(
+            {**{name: then[name] for name in recorded}, **session.stack},
+            {**{name: now[name] for name in recorded}, **conditions.stack},
+        )
+    )
 
 
 def _change_against(arm: Arm, conditions: Conditions, *, window_sd: float | None, alpha: float) -> Change:
@@ -250,12 +255,12 @@ def _change_against(arm: Arm, conditions: Conditions, *, window_sd: float | None
     pairs = [(run, others[run.round]) for run in arm.runs if run.round in others]
     if not pairs:
         raise MeasurementError(f"arm {arm.name!r} has no round with a valid run on both stacks")
-    joules = paired(pairs, window_sd=window_sd, alpha=alpha)
-    seconds = math.expm1(_log_seconds(run for run, _ in pairs) - _log_seconds(other for _, other in pairs))
+    joules, seconds, watts = (
+        paired(pairs, quantity.of_run, window_sd=window_sd, alpha=alpha) for quantity in (JOULES, SECONDS, WATTS)
+    )
     return Change(
         joules=joules,
-        seconds=seconds,
-        watts=(1 + joules.value) / (1 + seconds) - 1,
+        cause=Cause.of(joules, seconds, watts),
         reference_joules=math.exp(stats.fmean(math.log(other.joules_per_unit) for _, other in pairs)),
         reference=conditions.against_says,
         stack=tuple(differences(conditions.against, conditions.stack)),
@@ -263,20 +268,35 @@ def _change_against(arm: Arm, conditions: Conditions, *, window_sd: float | None
     )
 
 
-def _log_seconds(runs: Iterable[Run]) -> float:
-    return stats.fmean(math.log(run.seconds_per_unit) for run in runs)
-
-
-def _samples(session: Session, case: str, arm: str) -> list[Samples]:
-    return [start[case][arm] for start in session.starts if arm in start.get(case, {})]
+def _phases(arm: Arm, change: Change, measured: Measured, conditions: Conditions) -> Phases | None:
+    """Whether a change lies in prefill or in decode, where the case serves several output lengths."""
+    series = series_of(arm, measured.arms)
+    if not series:
+        return None
+    metering = relative_uncertainty(arm)
+    side = JOULES.now(arm, boards=conditions.fingerprint.boards, relative_uncertainty=metering)
+    now = {length: list(JOULES.by_start(other.runs).values()) for length, other in series.items()}
+    if change.side_by_side:
+        then = {length: list(JOULES.by_start(other.against).values()) for length, other in series.items()}
+        return phases(change.joules, now, then, (side, side))
+    case = measured.key.case
+    compared = [_reference(other, measured.key, conditions)[0] for other in series.values()]
+    sessions = [
+        session
+        for session in compared[0]
+        if all(session in others for others in compared)
+        and len({len(samples_of(session, case, other.name)) for other in series.values()}) == 1
+    ]
+    if not sessions:
+        return None
+    reference = JOULES.then(sessions, case, arm.name, relative_uncertainty=metering)
+    blessed = {length: JOULES.starts_then(sessions, case, other.name) for length, other in series.items()}
+    return phases(change.joules, now, blessed, (side, reference))
 
 
 def by_start(arm: Arm) -> dict[str, list[float]]:
     """Joules per token of an arm's runs by engine start."""
-    starts: dict[str, list[float]] = {}
-    for run in arm.runs:
-        starts.setdefault(run.start, []).append(run.joules_per_unit)
-    return starts
+    return JOULES.by_start(arm.runs)
 
 
 def relative_uncertainty(arm: Arm) -> float:
@@ -293,54 +313,3 @@ def _budget(check: Checked, conditions: Conditions) -> float:
     case = conditions.baseline.cases.get(check.key.case) if conditions.baseline else None
     stated = (conditions.budget, check.budget, case.budget if case else None)
     return next((budget for budget in stated if budget is not None), conditions.default_budget)
-
-
-def _figure(check: Checked, published: Published | None) -> Figure | None:
-    """The published figure of a claim: the one for this GPU model, or else the first."""
-    if not check.figures:
-        return None
-    if published is None:
-        raise MeasurementError(
-            f"{check.key}: figure {check.figures[0]!r} is named, but nothing is published about {check.key.finding}"
-        )
-    figures = [published.figure(name) for name in check.figures]
-    return next((figure for figure in figures if figure.gpu == check.key.gpu), figures[0])
-
-
-def _judge_statement(statement: Statement, key: CaseKey, figure: Figure | None) -> ClaimRow:
-    """The direction counts on every GPU model; the size where it was published for this one, with a tolerance."""
-    verdicts: dict[str, ClaimVerdict] = {
-        "holds": "confirms" if figure else "new",
-        "fails": "contradicts",
-        "open": "inconclusive",
-    }
-    verdict = verdicts[statement.outcome]
-    reason = "no-difference-shown" if statement.outcome == "open" else None
-    if verdict == "confirms" and figure is not None and _size_differs(statement, key, figure):
-        verdict, reason = "contradicts", "size-differs"
-    return ClaimRow(
-        key=key,
-        says=statement.says,
-        interval=statement.interval,
-        kind=statement.kind,
-        verdict=verdict,
-        paper=_paper(figure) if figure else None,
-        reason=reason,
-    )
-
-
-def _size_differs(statement: Statement, key: CaseKey, figure: Figure) -> bool:
-    """Whether the effect lies beyond doubt outside what was published for this GPU model."""
-    published = figure.value if figure.unit == "fraction" and statement.kind == "effect" else None
-    if published is None or figure.tolerance is None or figure.gpu != key.gpu:
-        return False
-    interval = statement.interval
-    return interval.high < published - figure.tolerance or interval.low > published + figure.tolerance
-
-
-def _paper(figure: Figure) -> str:
-    where = f" ({figure.gpu})" if figure.gpu else ""
-    if figure.value is None:
-        return f"stated{where}"
-    amount = f"{figure.value * 100:+.2f} %" if figure.unit == "fraction" else f"{figure.value:g} {figure.unit}"
-    return f"{'up to ' if figure.relation == 'at_most' else ''}{amount}{where}"

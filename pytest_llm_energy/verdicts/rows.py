@@ -5,7 +5,9 @@ from typing import Literal
 
 import msgspec
 
+from pytest_llm_energy.verdicts.causes import Cause
 from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.phases import Phases
 from pytest_llm_energy.verdicts.statistics import Interval
 
 LevelVerdict = Literal["ok", "improved", "regressed", "inconclusive", "incomparable", "shown"]
@@ -19,23 +21,23 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         joules: relative change of joules per token.
-        seconds: relative change of seconds per token.
-        watts: relative change of mean power.
+        cause: the same split into time and power.
         reference_joules: joules per token of the reference.
         reference: what the reference is, in words.
-        stack: parts of the stack that changed since, as ``package: old -> new``.
+        stack: parts of the stack, and of the state of the host, that changed since, as ``package: old -> new``.
         other_board: whether the reference was measured on other boards of this model.
         side_by_side: whether the reference is another stack, measured in turn with this one.
+        phases: whether it lies in prefill or in decode; None where that cannot be told, or nothing changed.
     """
 
     joules: Interval
-    seconds: float
-    watts: float
+    cause: Cause
     reference_joules: float
     reference: str
     stack: tuple[str, ...] = ()
     other_board: bool = False
     side_by_side: bool = False
+    phases: Phases | None = None
 
 
 class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="level"):

@@ -35,7 +35,8 @@ def test_a_hungrier_level_is_one_failed_test_that_says_what_how_much_and_how_sur
             "            (baseline, 1 session on this board since 2026-01-01 (first measurement))",
             "  how much: +?*.? % energy per token, where +3.0 % is allowed",
             "  how sure: between +* % and +* %, each bound wrong at most 1% of the time; 3 runs of 1 *",
-            "  why:      a token takes 0.0% longer and draws *% more power meanwhile (energy = power x time)",
+            "  why:      the same speed at more power",
+            "            (energy = power x time per token: time +0.0 % [[]-*, +*[]], power +2?.? % [[]+*, +*[]])",
             "  changed:  transformers: 5.0 -> 5.1",
             "  to do: *",
             "energy: judged 3 of 3 (1 regressed, 3 new, 5 ok)",
@@ -62,6 +63,20 @@ def test_a_leaner_control_alone_regresses_nothing(project: Project) -> None:
     result = project.replay(project.journal("now.jsonl", factors=LEANER_CONTROL))
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*2 passed, 1 improved*", "energy: judged 3 of 3 (1 improved, 3 new, 5 ok)"])
+
+
+def test_the_table_says_why_only_where_a_level_changed(project: Project) -> None:
+    changed = project.replay(project.journal("now.jsonl", factors={**HUNGRIER, (4, "alone"): 0.8}))
+    changed.stdout.fnmatch_lines(
+        [
+            "finding *change *sees *why *verdict",
+            "batching *4 *batched *% *ok",
+            "* alone *% *less power *improved",
+            "* 8 *batched *% *more power *regressed",
+        ]
+    )
+    same = project.replay(project.journal("same.jsonl"))
+    same.stdout.no_fnmatch_line("finding *why*verdict")
 
 
 def test_a_contradicted_claim_fails(project: Project) -> None:

@@ -27,7 +27,7 @@ def test_github_gets_a_summary_and_one_error_for_the_worst(
     errors = [line for line in result.outlines if line.startswith("::error")]
     assert len(errors) == 1
     assert errors[0].startswith("::error title=Energy regressed::batching falls[16] on h200, batched: regressed")
-    assert errors[0].endswith("(and 2 more)")
+    assert errors[0].endswith("; more power (and 2 more)")
     assert "%" not in errors[0].replace("%25", "")
     assert step.read_text().startswith("before\n## Energy\n")
 

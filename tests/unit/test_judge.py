@@ -122,9 +122,41 @@ def test_stacks_side_by_side_on_a_gpu_are_judged_with_what_is_known_of_its_windo
 def test_a_change_is_split_into_time_and_power_and_names_the_stack() -> None:
     row = level_of(arm("arm", [1.2] * 3, seconds=3.0), baseline())
     assert row.change is not None
-    assert row.change.seconds == pytest.approx(0.2)
-    assert row.change.watts == pytest.approx(0.0, abs=1e-3)
+    assert row.change.cause.kind == "slower"
+    assert row.change.cause.seconds.value == pytest.approx(0.2)
+    assert row.change.cause.watts.value == pytest.approx(0.0, abs=1e-3)
     assert row.change.stack == ("torch: 2.11 -> 2.12",)
+
+
+@pytest.mark.parametrize(
+    ("level", "seconds", "kind"),
+    [(1.2, 2.5, "hungrier"), (1.2, 2.0, "faster-but-hungrier"), (0.8, 2.0, "faster"), (1.1, 2.55, "hungrier")],
+)
+def test_what_moved_is_judged_as_the_level_is(level: float, seconds: float, kind: str) -> None:
+    row = level_of(arm("arm", [level] * 3, seconds=seconds), baseline())
+    assert row.change is not None
+    assert row.change.cause.kind == kind
+
+
+def test_time_and_power_of_stacks_in_turn_are_paired() -> None:
+    drifting = [1.0, 1.3, 1.7]
+    then = arm("arm", drifting)
+    now = msgspec.structs.replace(arm("arm", [1.2 * x for x in drifting]), against=then.runs)
+    row = level_of(now, None)
+    assert row.change is not None
+    assert row.change.cause.kind == "hungrier"
+    assert row.change.cause.watts.half_width < 0.01
+
+
+def test_a_driver_upgrade_is_a_change_of_the_stack() -> None:
+    then = msgspec.structs.replace(HERE, state={"driver": "570.86.15", "cuda": "12.8", "os": "Linux"})
+    now = msgspec.structs.replace(HERE, state={"driver": "580.159.04", "cuda": "13.0", "fan": 3})
+    check = Checked(key=KEY, series=0, tp=1, arms=("arm",))
+    conditions = Conditions(fingerprint=now, stack={"torch": "2.11"}, baseline=baseline(where=then))
+    (row,) = judge(check, Measured(key=KEY, series=0, arms=(arm("arm", [1.2] * 3),)), conditions)
+    assert isinstance(row, LevelRow)
+    assert row.change is not None
+    assert row.change.stack == ("cuda: 12.8 -> 13.0", "driver: 570.86.15 -> 580.159.04")
 
 
 def claim_of(effect: float, claim: Claim, published: Published | None, figure: str | None) -> ClaimRow:

@@ -1,0 +1,81 @@
+"""Joules, seconds and watts of a level: of the runs just taken, and of those that a baseline holds."""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from pytest_llm_energy.verdicts.baselines import Samples, Session
+from pytest_llm_energy.verdicts.measured import Arm, Run
+from pytest_llm_energy.verdicts.statistics import Sample
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One thing that is known of every run.
+
+    Attributes:
+        of_run: its value in a run.
+        of_samples: its values in the stored runs of an engine start.
+    """
+
+    of_run: Callable[[Run], float]
+    of_samples: Callable[[Samples], tuple[float, ...]]
+
+    def by_start(self, runs: Iterable[Run]) -> dict[str, list[float]]:
+        """Values of runs by engine start."""
+        starts: dict[str, list[float]] = {}
+        for run in runs:
+            starts.setdefault(run.start, []).append(self.of_run(run))
+        return starts
+
+    def now(self, arm: Arm, *, boards: Sequence[str], relative_uncertainty: float) -> Sample:
+        """The side that is judged."""
+        return Sample(
+            starts=tuple(map(tuple, self.by_start(arm.runs).values())),
+            relative_uncertainty=relative_uncertainty,
+            boards=frozenset(boards),
+        )
+
+    def then(self, sessions: Sequence[Session], case: str, arm: str, *, relative_uncertainty: float) -> Sample:
+        """The side that it is judged by: an arm in blessed sessions."""
+        return Sample(
+            starts=tuple(self.starts_then(sessions, case, arm)),
+            relative_uncertainty=relative_uncertainty,
+            sessions=len(sessions),
+            boards=frozenset(board for session in sessions for board in session.fingerprint.boards),
+            by_board=self._by_board(sessions, case, arm),
+        )
+
+    def starts_then(self, sessions: Sequence[Session], case: str, arm: str) -> list[tuple[float, ...]]:
+        """Values of an arm in blessed sessions, by engine start."""
+        return [self.of_samples(samples) for session in sessions for samples in samples_of(session, case, arm)]
+
+    def _by_board(self, sessions: Sequence[Session], case: str, arm: str) -> tuple[tuple[float, ...], ...]:
+        """Means of an arm in the sessions on each set of boards that a baseline has of it."""
+        levels: dict[tuple[str, ...], list[float]] = {}
+        for session in sessions:
+            starts = [map(math.log, self.of_samples(samples)) for samples in samples_of(session, case, arm)]
+            level = math.exp(statistics.fmean(map(statistics.fmean, starts)))
+            levels.setdefault(session.fingerprint.boards, []).append(level)
+        return tuple(map(tuple, levels.values()))
+
+
+def samples_of(session: Session, case: str, arm: str) -> list[Samples]:
+    """Samples of an arm of a case, one per engine start of a session that has any."""
+    return [start[case][arm] for start in session.starts if arm in start.get(case, {})]
+
+
+def _watts(samples: Samples) -> tuple[float, ...]:
+    runs = zip(samples.joules_per_token, samples.seconds_per_token, strict=False)
+    return tuple(joules / seconds for joules, seconds in runs)
+
+
+JOULES = Quantity(lambda run: run.joules_per_unit, lambda samples: samples.joules_per_token)
+"""Energy per output token, or per call."""
+
+SECONDS = Quantity(lambda run: run.seconds_per_unit, lambda samples: samples.seconds_per_token)
+"""Time per output token, or per call, over the whole batch."""
+
+WATTS = Quantity(lambda run: run.joules_per_unit / run.seconds_per_unit, _watts)
+"""Mean power."""
