@@ -14,6 +14,7 @@ from pytest_llm_energy.metering.choice import choose_meter
 from pytest_llm_energy.metering.examine import examine_device, examine_processor
 from pytest_llm_energy.options import percentage
 from pytest_llm_energy.reporting import messages, summary
+from pytest_llm_energy.reporting.tables import blessing_table
 from pytest_llm_energy.session import CPU_PLAN, GPU_PLAN
 from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.comparing import compare
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     blessing.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR")
     blessing.add_argument("--in-ci", action="store_true", help="bless although CI is set")
     blessing.add_argument("--with-arguments", action="store_true", help="bless a run with --energy-argument")
+    blessing.add_argument("--allow-raise", action="store_true", help="bless also levels that are above the blessed")
     blessing.set_defaults(run=_bless)
     comparing = commands.add_parser("compare", help="judge the levels of a journal by those of another")
     comparing.add_argument("old", type=Path, help="journal to compare with")
@@ -50,14 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _bless(arguments: argparse.Namespace) -> None:
+    _by_a_person(arguments)
+    levels = bless(
+        read_journal(arguments.journal),
+        arguments.baselines,
+        reason=arguments.reason,
+        with_arguments=arguments.with_arguments,
+        allow_raise=arguments.allow_raise,
+    )
+    print(blessing_table(levels))
+    _print(sorted({f"  {level.note}" for level in levels if level.note}))
+    _print(sorted({f"written: {level.path}" for level in levels}))
+
+
+def _by_a_person(arguments: argparse.Namespace) -> None:
     if os.environ.get("CI", "").lower() in ("1", "true") and not arguments.in_ci:
-        raise EnergyError("CI is set: a baseline is blessed by a person, or with --in-ci")
-    journal = read_journal(arguments.journal)
-    for done in bless(
-        journal, arguments.baselines, reason=arguments.reason, with_arguments=arguments.with_arguments
-    ):
-        what = "created" if done.created else f"session {done.sessions} added"
-        print(f"{done.path}: {done.case}: {what}")
+        raise EnergyError("CI is set: a baseline is changed by a person, or with --in-ci")
 
 
 def _compare(arguments: argparse.Namespace) -> int:

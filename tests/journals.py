@@ -110,9 +110,9 @@ class SimulatedSession:
             self._segment.write(Ended(key=key, seconds=seconds))
         return self
 
-    def bless(self, folder: Path, reason: str = "first measurement") -> None:
+    def bless(self, folder: Path, reason: str = "first measurement", *, allow_raise: bool = False) -> None:
         """Make it the baseline."""
-        bless(read_journal(self.path), folder, reason=reason)
+        bless(read_journal(self.path), folder, reason=reason, allow_raise=allow_raise)
 
 
 def _run(scenario: Scenario, joules: float, number: int, *, start: str, invalid: bool = False) -> Run:

@@ -43,6 +43,11 @@ def _level(row: LevelRow) -> Iterator[str]:
         f"  how sure: between {words.percent(change.joules.low)} and {words.percent(change.joules.high)}, "
         f"each bound wrong at most {ALPHA:.0%} of the time; {row.runs} runs of {row.starts} engine start(s)"
     )
+    if change.drift:
+        yield (
+            f"  creep:    {words.change(change.drift.joules)} since the first blessed session, "
+            f"{change.drift.since[:10]}"
+        )
     yield f"  why:      {_why(change.watts, change.seconds)}"
     yield f"  changed:  {', '.join(change.stack) or 'nothing in the recorded stack'}"
     if row.verdict == "regressed" and change.side_by_side:
@@ -50,7 +55,7 @@ def _level(row: LevelRow) -> Iterator[str]:
     elif row.verdict == "regressed":
         yield (
             "  to do:    find the change that did it; if it is meant, bless the new level: "
-            "llm-energy bless JOURNAL --reason ..."
+            "llm-energy bless JOURNAL --allow-raise --reason ..."
         )
     else:
         yield f"  to do:    {row.note}; raise --energy-runs"

@@ -23,7 +23,7 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     seconds_per_token: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)]
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The starts of one suite run on one host state.
 
     Attributes:
@@ -36,6 +36,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         relative_uncertainty: of the metering of one run, one standard deviation, as it was stated then; the judge
             takes that of the run it judges, which is of the same arm and method.
         starts: samples by case and arm, one entry per engine start.
+        moved: arms by case whose level this session moved, up or down on purpose; earlier sessions are no
+            reference of theirs.
     """
 
     when: str
@@ -46,6 +48,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     relative_uncertainty: Annotated[float, msgspec.Meta(ge=0)]
     starts: tuple[dict[str, dict[str, Samples]], ...]
     simulated: bool = False
+    moved: dict[str, tuple[str, ...]] = {}
 
 
 class BaselineCase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

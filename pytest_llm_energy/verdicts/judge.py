@@ -2,21 +2,21 @@
 
 import math
 import statistics as stats
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
 from pytest_llm_energy.errors import EnergyError, MeasurementError
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
-from pytest_llm_energy.serving.scenario import Identity, differences
-from pytest_llm_energy.verdicts import statistics
-from pytest_llm_energy.verdicts.baselines import Baseline, Figure, Published, Samples, Session
+from pytest_llm_energy.serving.scenario import differences
+from pytest_llm_energy.verdicts.baselines import Baseline, Figure, Published
 from pytest_llm_energy.verdicts.claims import Claim, Statement, paired
 from pytest_llm_energy.verdicts.journal import Journal
-from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured
 from pytest_llm_energy.verdicts.records import Checked
+from pytest_llm_energy.verdicts.reference import Reference, change_since, drift_of, log_seconds, reference_of
 from pytest_llm_energy.verdicts.rows import Change, ClaimRow, ClaimVerdict, LevelRow, LevelVerdict, Row
-from pytest_llm_energy.verdicts.statistics import Interval, Sample
+from pytest_llm_energy.verdicts.statistics import Interval
 
 DEFAULT_BUDGET = 0.03
 """Relative increase that passes where nobody has set another: small against what upgrades cost, and above what
@@ -128,8 +128,9 @@ def _judge_level(arm: Arm, check: Checked, key: CaseKey, conditions: Conditions)
     if arm.against:
         change: Change | None = _change_against(arm, conditions)
     else:
-        sessions, reason, note = _reference(arm, key, conditions)
-        change = _change(arm, key, sessions, conditions) if sessions else None
+        reference = reference_of(arm, key, conditions.baseline, conditions.fingerprint)
+        reason, note = reference.reason, reference.note
+        change = _change(arm, key, reference, conditions) if reference.sessions else None
     if key.gpu == "cpu" or arm.estimated:
         says = "joules are estimated: shown, never gated" if arm.estimated else "a CPU's levels are not gated"
         note = f"{says}; {note}" if note else says
@@ -157,75 +158,11 @@ def _decide(change: Interval, budget: float) -> tuple[LevelVerdict, str | None, 
     return "inconclusive", "near-budget", "the budget lies within the interval; more runs would tell"
 
 
-def _reference(arm: Arm, key: CaseKey, conditions: Conditions) -> tuple[list[Session], str | None, str | None]:
-    """Blessed sessions the arm may be compared with, or why there are none."""
-    baseline = conditions.baseline
-    case = baseline.cases.get(key.case) if baseline else None
-    if baseline is None or case is None or arm.name not in case.arms:
-        return [], "no-baseline", f"no baseline of {key.finding} {key.case} {arm.name} on {key.gpu}"
-    if differs := differences(case.arms[arm.name], arm_identity(arm)):
-        return [], "scenario-differs", "the baseline served something else: " + "; ".join(differs)
-    sessions = [session for session in baseline.sessions if _samples(session, key.case, arm.name)]
-    if not sessions:
-        return [], "no-baseline", f"no blessed session has samples of {key.case} {arm.name}"
-    now = conditions.fingerprint.identity
-    matching = [session for session in sessions if session.fingerprint.identity == now]
-    if not matching:
-        differs = differences(sessions[-1].fingerprint.identity, now)
-        return [], "hardware-differs", "the baseline is of other hardware: " + "; ".join(differs)
-    methods = {run.reading.method for run in arm.runs}
-    alike = [session for session in matching if {session.method} == methods]
-    if not alike:
-        then = ", ".join(sorted({session.method for session in matching}))
-        says = (
-            f"the baseline was metered by {then}, and this by {', '.join(sorted(methods))}: choose --energy-meter"
-        )
-        return [], "method-differs", says
-    # Boards differ by more than the sessions of one board do: this board's own are the reference, where it has any.
-    own = [session for session in alike if set(session.fingerprint.boards) == set(conditions.fingerprint.boards)]
-    return own or alike, None, None
-
-
-def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditions) -> Change:
-    samples = [s for session in sessions for s in _samples(session, key.case, arm.name)]
-    reference = Sample(
-        starts=tuple(s.joules_per_token for s in samples),
-        # Metered by the same method (_reference sees to that), the same arm is known equally well on both sides.
-        relative_uncertainty=relative_uncertainty(arm),
-        sessions=len(sessions),
-        boards=frozenset(board for session in sessions for board in session.fingerprint.boards),
-        by_board=_levels_by_board(sessions, key.case, arm.name),
-    )
-    now = Sample(
-        starts=tuple(tuple(values) for values in by_start(arm).values()),
-        relative_uncertainty=relative_uncertainty(arm),
-        boards=frozenset(conditions.fingerprint.boards),
-    )
-    joules = statistics.change(now, reference)
-    seconds_then = stats.fmean(math.log(x) for s in samples for x in s.seconds_per_token)
-    seconds = math.expm1(_log_seconds(arm.runs) - seconds_then)
-    first = sessions[0]
-    other_board = now.boards != reference.boards
-    where = " on other boards" if other_board else " on this board" if reference.boards else ""
-    count = "1 session" if len(sessions) == 1 else f"{len(sessions)} sessions"
-    return Change(
-        joules=joules,
-        seconds=seconds,
-        watts=(1 + joules.value) / (1 + seconds) - 1,
-        reference_joules=math.exp(reference.log_mean()),
-        reference=f"baseline, {count}{where} since {first.when[:10]} ({first.reason})",
-        other_board=other_board,
-        stack=tuple(differences(sessions[-1].stack, conditions.stack)),
-    )
-
-
-def _levels_by_board(sessions: list[Session], case: str, arm: str) -> tuple[tuple[float, ...], ...]:
-    """Levels of an arm in the sessions on each set of boards that a baseline has of it."""
-    levels: dict[tuple[str, ...], list[float]] = {}
-    for session in sessions:
-        means = [stats.fmean(map(math.log, samples.joules_per_token)) for samples in _samples(session, case, arm)]
-        levels.setdefault(session.fingerprint.boards, []).append(math.exp(stats.fmean(means)))
-    return tuple(map(tuple, levels.values()))
+def _change(arm: Arm, key: CaseKey, reference: Reference, conditions: Conditions) -> Change:
+    """The level against blessed sessions, and how far it is from the first of all."""
+    here = conditions.fingerprint
+    change = change_since(arm, key, reference.sessions, here=here, stack=conditions.stack)
+    return msgspec.structs.replace(change, drift=drift_of(arm, key, reference, here))
 
 
 def _change_against(arm: Arm, conditions: Conditions) -> Change:
@@ -235,7 +172,7 @@ def _change_against(arm: Arm, conditions: Conditions) -> Change:
     if not pairs:
         raise MeasurementError(f"arm {arm.name!r} has no round with a valid run on both stacks")
     joules = paired(pairs)
-    seconds = math.expm1(_log_seconds(run for run, _ in pairs) - _log_seconds(other for _, other in pairs))
+    seconds = math.expm1(log_seconds(run for run, _ in pairs) - log_seconds(other for _, other in pairs))
     return Change(
         joules=joules,
         seconds=seconds,
@@ -245,32 +182,6 @@ def _change_against(arm: Arm, conditions: Conditions) -> Change:
         stack=tuple(differences(conditions.against, conditions.stack)),
         side_by_side=True,
     )
-
-
-def _log_seconds(runs: Iterable[Run]) -> float:
-    return stats.fmean(math.log(run.seconds_per_unit) for run in runs)
-
-
-def _samples(session: Session, case: str, arm: str) -> list[Samples]:
-    return [start[case][arm] for start in session.starts if arm in start.get(case, {})]
-
-
-def by_start(arm: Arm) -> dict[str, list[float]]:
-    """Joules per token of an arm's runs by engine start."""
-    starts: dict[str, list[float]] = {}
-    for run in arm.runs:
-        starts.setdefault(run.start, []).append(run.joules_per_unit)
-    return starts
-
-
-def relative_uncertainty(arm: Arm) -> float:
-    """Relative standard deviation of the metering of one of its runs."""
-    return stats.fmean(run.reading.uncertainty_joules / run.reading.joules for run in arm.runs)
-
-
-def arm_identity(arm: Arm) -> Identity:
-    """What must match before two levels of an arm are compared."""
-    return arm.identity if arm.identity is not None else {"callable": arm.name}
 
 
 def _budget(check: Checked, conditions: Conditions) -> float:

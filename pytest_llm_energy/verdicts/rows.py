@@ -14,6 +14,18 @@ Verdict = LevelVerdict | ClaimVerdict
 Gate = Literal["on", "strict", "off"]
 
 
+class Drift(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a level is from the first blessed session, beyond doubt.
+
+    Attributes:
+        joules: relative change of joules per token since then.
+        since: when that session was measured (ISO 8601).
+    """
+
+    joules: Interval
+    since: str
+
+
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A level against its reference.
 
@@ -26,6 +38,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         stack: parts of the stack that changed since, as ``package: old -> new``.
         other_board: whether the reference was measured on other boards of this model.
         side_by_side: whether the reference is another stack, measured in turn with this one.
+        drift: how far the level is from the first blessed session; None where that says nothing more.
     """
 
     joules: Interval
@@ -36,6 +49,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     stack: tuple[str, ...] = ()
     other_board: bool = False
     side_by_side: bool = False
+    drift: Drift | None = None
 
 
 class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="level"):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import scipy.special  # noqa: F401  pytester unloads what a test imports, and numpy cannot be loaded twice
 
 from pytest_llm_energy import Scenario, saves
 from pytest_llm_energy.verdicts.claims import Claim
