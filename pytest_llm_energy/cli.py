@@ -1,6 +1,7 @@
 """The command ``llm-energy``."""
 
 import argparse
+import datetime
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,10 +14,12 @@ from pytest_llm_energy.hardware.fingerprint import processor
 from pytest_llm_energy.metering.choice import choose_meter
 from pytest_llm_energy.metering.examine import examine_device, examine_processor
 from pytest_llm_energy.options import percentage
-from pytest_llm_energy.reporting import messages, summary
+from pytest_llm_energy.reporting import messages, summary, words
 from pytest_llm_energy.reporting.tables import blessing_table
 from pytest_llm_energy.session import CPU_PLAN, GPU_PLAN
+from pytest_llm_energy.verdicts.amending import set_budget
 from pytest_llm_energy.verdicts.blessing import bless
+from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET
 from pytest_llm_energy.verdicts.comparing import compare
 from pytest_llm_energy.verdicts.journal import read_journal
 from pytest_llm_energy.verdicts.measured import Metered
@@ -30,12 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     blessing = commands.add_parser("bless", help="make the levels of a journal the baseline")
     blessing.add_argument("journal", type=Path, help="journal of the run to bless")
-    blessing.add_argument("--reason", required=True, help="why these levels are right; kept in the baseline")
-    blessing.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR")
-    blessing.add_argument("--in-ci", action="store_true", help="bless although CI is set")
+    _add_baseline_options(blessing, "why these levels are right")
     blessing.add_argument("--with-arguments", action="store_true", help="bless a run with --energy-argument")
     blessing.add_argument("--allow-raise", action="store_true", help="bless also levels that are above the blessed")
     blessing.set_defaults(run=_bless)
+    budgeting = commands.add_parser("budget", help="set how much more the levels of a case may take")
+    budgeting.add_argument("case", help="as reports write it: 'FINDING CASE', or 'FINDING CASE on GPU'")
+    budgeting.add_argument("budget", type=percentage, metavar="PERCENT", help="allowed increase, such as 5%%")
+    _add_baseline_options(budgeting, "why this much is right")
+    budgeting.set_defaults(run=_budget)
     comparing = commands.add_parser("compare", help="judge the levels of a journal by those of another")
     comparing.add_argument("old", type=Path, help="journal to compare with")
     comparing.add_argument("new", type=Path, help="journal to judge")
@@ -63,6 +69,27 @@ def _bless(arguments: argparse.Namespace) -> None:
     print(blessing_table(levels))
     _print(sorted({f"  {level.note}" for level in levels if level.note}))
     _print(sorted({f"written: {level.path}" for level in levels}))
+
+
+def _budget(arguments: argparse.Namespace) -> None:
+    _by_a_person(arguments)
+    path, change = set_budget(
+        arguments.baselines, arguments.case, arguments.budget, reason=arguments.reason, when=_now()
+    )
+    old = words.budget(DEFAULT_BUDGET if change.old is None else change.old)
+    print(f"{arguments.case}: may take {words.budget(change.new)} (was {old}): {change.reason}")
+    print(f"written: {path}")
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _add_baseline_options(parser: argparse.ArgumentParser, reason: str) -> None:
+    """What every command has that changes baselines."""
+    parser.add_argument("--reason", required=True, help=f"{reason}; kept in the baseline")
+    parser.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR")
+    parser.add_argument("--in-ci", action="store_true", help="change baselines although CI is set")
 
 
 def _by_a_person(arguments: argparse.Namespace) -> None:

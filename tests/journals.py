@@ -87,6 +87,7 @@ class SimulatedSession:
         seconds: float = 10.0,
         cut: bool = False,
         against: Mapping[str, float] | None = None,
+        budget: float | None = None,
     ) -> "SimulatedSession":
         """Record a case: scenario and true joules per token of each arm, and of arms on another stack.
 
@@ -105,7 +106,8 @@ class SimulatedSession:
                     ran = Ran(key=key, series=0, arm=arm, identity=scenario.identity(), run=other, side="against")
                     self._segment.write(ran)
         control = None if series else list(levels)[-1]
-        self._segment.write(Checked(key=key, series=0, tp=1, arms=tuple(levels), control=control, claim=claim))
+        check = Checked(key=key, series=0, tp=1, arms=tuple(levels), control=control, claim=claim, budget=budget)
+        self._segment.write(check)
         if not cut:
             self._segment.write(Ended(key=key, seconds=seconds))
         return self

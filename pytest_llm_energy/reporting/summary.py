@@ -8,6 +8,7 @@ import msgspec
 
 from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.carbon import CarbonIntensity
+from pytest_llm_energy.reporting.loosened import loosened_lines
 from pytest_llm_energy.reporting.messages import headline
 from pytest_llm_energy.reporting.tables import claim_table, level_table, split
 from pytest_llm_energy.verdicts.measured import CaseKey, Metered
@@ -95,6 +96,7 @@ def text_lines(summary: Summary, *, style: str = "simple") -> Iterator[str]:
     """The tables and what was left out, for the terminal."""
     levels, claims = split(summary.rows)
     yield from _metered(summary)
+    yield from loosened_lines(summary.rows)
     if levels:
         yield ""
         estimated = " (estimated: shown, never gated)" if any(row.estimated for row in levels) else ""
@@ -161,6 +163,7 @@ def markdown(summary: Summary) -> str:
     levels, claims = split(summary.rows)
     parts = ["## Energy", last_line(summary)]
     parts += _metered(summary)
+    parts += [f"**{line}**" for line in loosened_lines(summary.rows)]
     parts += [f"- {o.key}: error: {o.says}" for o in summary.outcomes.values() if o.state == "errored"]
     parts += [f"- {headline(row)}" for row in failing(summary.rows, summary.gate)]
     if levels:

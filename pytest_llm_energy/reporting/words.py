@@ -13,6 +13,11 @@ def percent(fraction: float, *, digits: int = 1) -> str:
     return f"{fraction * 100:+.{digits}f} %"
 
 
+def budget(fraction: float) -> str:
+    """An allowed increase, as exactly as it was set: ``+2.5 %``."""
+    return f"{fraction * 100:+.3g} %"
+
+
 def change(interval: Interval) -> str:
     """A relative change with its interval: ``+6.2 % [+5.1, +7.3]``."""
     low, high = (f"{x * 100:+.1f}" if math.isfinite(x) else "?" for x in (interval.low, interval.high))

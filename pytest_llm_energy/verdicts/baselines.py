@@ -51,18 +51,36 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     moved: dict[str, tuple[str, ...]] = {}
 
 
-class BaselineCase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BudgetChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A budget was set.
+
+    Attributes:
+        when: date and time (ISO 8601, UTC).
+        old: the budget before; None where the suite's was taken.
+        new: the budget since.
+        reason: why.
+    """
+
+    when: str
+    old: Annotated[float, msgspec.Meta(gt=0)] | None
+    new: Annotated[float, msgspec.Meta(gt=0)]
+    reason: str
+
+
+class BaselineCase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a case serves, and how much more it may take.
 
     Attributes:
         tp: devices it runs on.
         arms: identity of each arm's scenario; other identities are not compared with it.
         budget: allowed relative increase of a level; None takes the suite's.
+        budget_changes: how it came to be that, in order.
     """
 
     tp: int
     arms: dict[str, Identity]
     budget: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    budget_changes: tuple[BudgetChange, ...] = ()
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

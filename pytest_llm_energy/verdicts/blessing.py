@@ -23,6 +23,7 @@ from pytest_llm_energy.verdicts.reference import (
     arm_identity,
     by_start,
     change_since,
+    gated,
     reference_of,
     relative_uncertainty,
 )
@@ -186,10 +187,9 @@ def _level(path: Path, journal: Journal, check: Checked, arm: Arm, old: Baseline
     change = change_since(arm, check.key, reference.sessions, here=here, stack={})
     kind: Kind = "raise" if change.joules.low > 0 else "lower" if change.joules.high < 0 else "keep"
     # Where nothing is gated, a raise would loosen nothing, and sessions scatter by more than the interval says.
-    gated = check.key.gpu != "cpu" and not arm.estimated
     return msgspec.structs.replace(
         level,
-        kind=kind if gated else "keep",
+        kind=kind if gated(arm, check.key) else "keep",
         reference_joules=change.reference_joules,
         change=change.joules,
     )
@@ -242,7 +242,12 @@ def _case(old: BaselineCase | None, check: Checked, arms: tuple[Arm, ...], place
             f"{place}: {check.key.case} now serves something else in {', '.join(changed)}; to begin it anew: "
             f"llm-energy trim --only '{check.key}' --reason ..."
         )
-    return BaselineCase(tp=check.tp, arms={**known, **identities}, budget=old.budget if old else None)
+    arms_now = {**known, **identities}
+    return (
+        msgspec.structs.replace(old, tp=check.tp, arms=arms_now)
+        if old
+        else BaselineCase(tp=check.tp, arms=arms_now)
+    )
 
 
 def _samples(arm: Arm) -> list[Samples]:

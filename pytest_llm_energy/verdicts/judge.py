@@ -10,17 +10,14 @@ from pytest_llm_energy.errors import EnergyError, MeasurementError
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.serving.scenario import differences
 from pytest_llm_energy.verdicts.baselines import Baseline, Figure, Published
+from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET, budget_of
 from pytest_llm_energy.verdicts.claims import Claim, Statement, paired
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured
 from pytest_llm_energy.verdicts.records import Checked
-from pytest_llm_energy.verdicts.reference import Reference, change_since, drift_of, log_seconds, reference_of
+from pytest_llm_energy.verdicts.reference import Reference, change_since, drift_of, gated, log_seconds, reference_of
 from pytest_llm_energy.verdicts.rows import Change, ClaimRow, ClaimVerdict, LevelRow, LevelVerdict, Row
 from pytest_llm_energy.verdicts.statistics import Interval
-
-DEFAULT_BUDGET = 0.03
-"""Relative increase that passes where nobody has set another: small against what upgrades cost, and above what
-sessions on one board can resolve. Boards differ by more (``statistics.BOARD_SD``)."""
 
 IMPROVEMENT = 0.01
 """A level counts as improved when it is lower than its reference by this much, beyond doubt."""
@@ -110,7 +107,13 @@ def judge_recorded(
 
 
 def _judge_level(arm: Arm, check: Checked, key: CaseKey, conditions: Conditions) -> LevelRow:
-    budget = _budget(check, conditions)
+    baseline = conditions.baseline
+    budget, loosened = budget_of(
+        baseline.cases.get(key.case) if baseline else None,
+        overriding=conditions.budget,
+        stated=check.budget,
+        default=conditions.default_budget,
+    )
     values = [run.joules_per_unit for run in arm.runs]
     row = LevelRow(
         key=key,
@@ -128,13 +131,14 @@ def _judge_level(arm: Arm, check: Checked, key: CaseKey, conditions: Conditions)
     if arm.against:
         change: Change | None = _change_against(arm, conditions)
     else:
-        reference = reference_of(arm, key, conditions.baseline, conditions.fingerprint)
+        reference = reference_of(arm, key, baseline, conditions.fingerprint)
         reason, note = reference.reason, reference.note
-        change = _change(arm, key, reference, conditions) if reference.sessions else None
-    if key.gpu == "cpu" or arm.estimated:
+        change = _change_since(arm, key, reference, conditions) if reference.sessions else None
+    if not gated(arm, key):
         says = "joules are estimated: shown, never gated" if arm.estimated else "a CPU's levels are not gated"
         note = f"{says}; {note}" if note else says
         return msgspec.structs.replace(row, verdict="shown", change=change, reason=reason or "not-gated", note=note)
+    row = msgspec.structs.replace(row, loosened=loosened)
     if change is None:
         return msgspec.structs.replace(row, reason=reason, note=note)
     verdict, reason, note = _decide(change.joules, budget)
@@ -158,10 +162,12 @@ def _decide(change: Interval, budget: float) -> tuple[LevelVerdict, str | None, 
     return "inconclusive", "near-budget", "the budget lies within the interval; more runs would tell"
 
 
-def _change(arm: Arm, key: CaseKey, reference: Reference, conditions: Conditions) -> Change:
-    """The level against blessed sessions, and how far it is from the first of all."""
+def _change_since(arm: Arm, key: CaseKey, reference: Reference, conditions: Conditions) -> Change:
+    """The level against blessed sessions, and where it is gated, how far it is from the first of all."""
     here = conditions.fingerprint
     change = change_since(arm, key, reference.sessions, here=here, stack=conditions.stack)
+    if not gated(arm, key):
+        return change
     return msgspec.structs.replace(change, drift=drift_of(arm, key, reference, here))
 
 
@@ -182,12 +188,6 @@ def _change_against(arm: Arm, conditions: Conditions) -> Change:
         stack=tuple(differences(conditions.against, conditions.stack)),
         side_by_side=True,
     )
-
-
-def _budget(check: Checked, conditions: Conditions) -> float:
-    case = conditions.baseline.cases.get(check.key.case) if conditions.baseline else None
-    stated = (conditions.budget, check.budget, case.budget if case else None)
-    return next((budget for budget in stated if budget is not None), conditions.default_budget)
 
 
 def _figure(check: Checked, published: Published | None) -> Figure | None:

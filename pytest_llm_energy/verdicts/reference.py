@@ -31,6 +31,11 @@ class Reference:
     note: str | None = None
 
 
+def gated(arm: Arm, key: CaseKey) -> bool:
+    """Whether the level of an arm may fail a test: not a CPU's, and not an estimated one."""
+    return key.gpu != "cpu" and not arm.estimated
+
+
 def reference_of(arm: Arm, key: CaseKey, baseline: Baseline | None, here: Fingerprint) -> Reference:
     """Blessed sessions of an arm, from the last one on that moved its level on purpose; or why there are none.
 

@@ -52,6 +52,22 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     drift: Drift | None = None
 
 
+class Loosened(msgspec.Struct, frozen=True, kw_only=True):
+    """In which way the budget of a level is looser than it was.
+
+    Attributes:
+        was: the default budget, or the tightest that its baseline ever had.
+        by: who says what it is now.
+        reason: why, as its baseline records it.
+        when: since when (ISO 8601), as its baseline records it.
+    """
+
+    was: float
+    by: Literal["command line", "ini file", "test", "baseline"]
+    reason: str | None = None
+    when: str | None = None
+
+
 class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="level"):
     """Joules per token of one arm, judged against its reference.
 
@@ -69,6 +85,7 @@ class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
         reason: reason code of a verdict that decides nothing.
         note: the reason in words.
         estimated: whether the joules are modelled.
+        loosened: in which way the budget is looser than it was; None where it is not, or gates nothing.
     """
 
     key: CaseKey
@@ -84,6 +101,7 @@ class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
     reason: str | None = None
     note: str | None = None
     estimated: bool = False
+    loosened: Loosened | None = None
 
 
 class ClaimRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="claim"):

@@ -48,6 +48,7 @@ class Project:
         invalid: bool = False,
         claim: Claim | None = saves,
         gpu: str = "h200",
+        budget: float | None = None,
     ) -> SimulatedSession:
         """A journal whose levels are the true ones times a factor per size and arm."""
         session = SimulatedSession(self.path / name, when=when, noise=noise, gpu=gpu)
@@ -59,7 +60,7 @@ class Project:
                 )
                 for arm, level in TRUE_LEVELS.items()
             }
-            session.case("batching", f"falls[{size}]", levels, claim=claim, invalid=invalid)
+            session.case("batching", f"falls[{size}]", levels, claim=claim, invalid=invalid, budget=budget)
         return session
 
     def replay(self, journal: SimulatedSession, *options: str) -> pytest.RunResult:
