@@ -17,7 +17,7 @@ from pytest_llm_energy.options import percentage
 from pytest_llm_energy.reporting import messages, summary, words
 from pytest_llm_energy.reporting.tables import blessing_table
 from pytest_llm_energy.session import CPU_PLAN, GPU_PLAN
-from pytest_llm_energy.verdicts.amending import set_budget
+from pytest_llm_energy.verdicts.amending import set_absent, set_budget
 from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET
 from pytest_llm_energy.verdicts.comparing import compare
@@ -42,6 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     budgeting.add_argument("budget", type=percentage, metavar="PERCENT", help="allowed increase, such as 5%%")
     _add_baseline_options(budgeting, "why this much is right")
     budgeting.set_defaults(run=_budget)
+    lacking = commands.add_parser("absent", help="record that a finding does not hold on this GPU model")
+    lacking.add_argument("journal", type=Path, help="journal in which the claim is contradicted")
+    lacking.add_argument(
+        "claim", help="as reports write it: 'FINDING CASE: CLAIM', or 'FINDING CASE on GPU: CLAIM'"
+    )
+    _add_baseline_options(lacking, "why it does not hold there")
+    lacking.set_defaults(run=_absent)
     comparing = commands.add_parser("compare", help="judge the levels of a journal by those of another")
     comparing.add_argument("old", type=Path, help="journal to compare with")
     comparing.add_argument("new", type=Path, help="journal to judge")
@@ -78,6 +85,14 @@ def _budget(arguments: argparse.Namespace) -> None:
     )
     old = words.budget(DEFAULT_BUDGET if change.old is None else change.old)
     print(f"{arguments.case}: may take {words.budget(change.new)} (was {old}): {change.reason}")
+    print(f"written: {path}")
+
+
+def _absent(arguments: argparse.Namespace) -> None:
+    _by_a_person(arguments)
+    journal = read_journal(arguments.journal)
+    path, row = set_absent(journal, arguments.baselines, arguments.claim, reason=arguments.reason, when=_now())
+    print(f"{row.key}: known not to hold: {row.says}; measured {words.measured(row)}: {arguments.reason}")
     print(f"written: {path}")
 
 

@@ -76,6 +76,7 @@ def _claim(row: ClaimRow) -> Iterator[str]:
     if row.paper:
         yield f"  paper:    {row.paper}"
     if row.verdict == "contradicts":
-        yield "  to do:    the finding does not hold here, or the arms are not what they were: see the levels"
+        yield "  to do:    the arms are not what they were: see the levels; or the finding does not hold here:"
+        yield f"            llm-energy absent JOURNAL '{row.key}: {row.says}' --reason ..."
     else:
         yield "  to do:    the runs scatter too much to tell; raise --energy-runs or --energy-window"

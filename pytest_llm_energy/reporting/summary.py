@@ -12,7 +12,7 @@ from pytest_llm_energy.reporting.loosened import loosened_lines
 from pytest_llm_energy.reporting.messages import headline
 from pytest_llm_energy.reporting.tables import claim_table, level_table, split
 from pytest_llm_energy.verdicts.measured import CaseKey, Metered
-from pytest_llm_energy.verdicts.rows import Gate, LevelRow, Row, by_severity, decided, failing
+from pytest_llm_energy.verdicts.rows import ClaimRow, Gate, LevelRow, Row, by_severity, decided, failing
 
 State = Literal["judged", "undecided", "skipped", "errored", "metered"]
 
@@ -110,6 +110,7 @@ def text_lines(summary: Summary, *, style: str = "simple") -> Iterator[str]:
         yield ""
         yield "Claims"
         yield from claim_table(claims, style=style).splitlines()
+        yield from (f"  {note}" for note in _notes(claims))
     yield from _skipped(summary)
     if summary.journal:
         yield ""
@@ -174,6 +175,7 @@ def markdown(summary: Summary) -> str:
         ]
     if claims:
         parts += ["### Claims", claim_table(claims, style="github")]
+        parts += [f"- {note}" for note in _notes(claims)]
     if skipped := list(_skipped(summary)):
         parts.append("\n".join(["```", *filter(None, skipped), "```"]))
     return "\n\n".join(parts) + "\n"
@@ -217,6 +219,11 @@ def _against(summary: Summary) -> Iterator[str]:
     for reference, differs in sorted(found.items()):
         yield f"against {reference}"
         yield f"which differs in: {', '.join(differs) or 'nothing that is recorded'}"
+
+
+def _notes(claims: Sequence[ClaimRow]) -> Iterator[str]:
+    """What baselines record of claims that are known not to hold."""
+    yield from (f"{row.key}: {row.says}: {row.note}" for row in claims if row.note)
 
 
 def _skipped(summary: Summary) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""Changes of baselines that no measurement makes: the budget of a case."""
+"""What a baseline records beside levels: the budget of a case, and claims that are known not to hold."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -8,12 +8,18 @@ import msgspec
 
 from pytest_llm_energy.errors import BaselineError
 from pytest_llm_energy.verdicts.baselines import (
+    Absent,
     Baseline,
+    BaselineCase,
     BudgetChange,
     read_baseline,
+    read_published,
     write_baseline,
 )
+from pytest_llm_energy.verdicts.journal import Journal
+from pytest_llm_energy.verdicts.judge import judge_recorded
 from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.rows import ClaimRow
 
 
 def set_budget(folder: Path, case: str, budget: float, *, reason: str, when: str) -> tuple[Path, BudgetChange]:
@@ -40,8 +46,68 @@ def set_budget(folder: Path, case: str, budget: float, *, reason: str, when: str
         raise BaselineError(f"{key} has a budget of {budget:.3g} already")
     change = BudgetChange(when=when, old=old.budget, new=budget, reason=reason)
     new = msgspec.structs.replace(old, budget=budget, budget_changes=(*old.budget_changes, change))
-    changed = msgspec.structs.replace(baseline, cases={**baseline.cases, key.case: new})
-    return write_baseline(folder, changed), change
+    return write_baseline(folder, _with_case(baseline, key.case, new)), change
+
+
+def set_absent(journal: Journal, folder: Path, claim: str, *, reason: str, when: str) -> tuple[Path, ClaimRow]:
+    """Record that a claim does not hold on a GPU model, as a journal shows.
+
+    Args:
+        journal: in which the claim is contradicted.
+        folder: of the baselines.
+        claim: as reports write it, ``FINDING CASE: CLAIM``, or with ``on GPU`` and the verdict.
+        reason: why it does not hold there.
+        when: the time now (ISO 8601, UTC).
+
+    Returns:
+        The file that was written, and what the journal shows.
+
+    Raises:
+        BaselineError: no reason is given, the journal has no such claim or does not contradict it, its case has no
+            baseline yet; or a file cannot be read or written.
+        EnergyError: a case of the journal cannot be judged.
+    """
+    _need(reason, "a finding that does not hold")
+    rows = [row for key in sorted(journal.cases) for row in _claims(journal, key, folder)]
+    row = _find_claim(rows, claim)
+    baseline = read_baseline(folder, row.key.gpu, row.key.finding)
+    if baseline is None or row.key.case not in baseline.cases:
+        raise BaselineError(f"{row.key} has no baseline to record that in: llm-energy bless JOURNAL --reason ...")
+    if row.verdict == "absent":
+        raise BaselineError(f"{row.key}: {row.says}: {row.note}; that is recorded already")
+    if row.verdict != "contradicts":
+        raise BaselineError(f"{journal.path} does not contradict it: {row.key}: {row.verdict}: {row.says}")
+    old = baseline.cases[row.key.case]
+    new = msgspec.structs.replace(old, absent={**old.absent, row.says: Absent(when=when, reason=reason)})
+    return write_baseline(folder, _with_case(baseline, row.key.case, new)), row
+
+
+def _claims(journal: Journal, key: CaseKey, folder: Path) -> list[ClaimRow]:
+    """What a journal shows of the claims of a case; nothing where it was cut or ended in an error."""
+    if key in journal.troubles or key in journal.cut:
+        return []
+    rows = judge_recorded(
+        journal,
+        key,
+        baseline=read_baseline(folder, key.gpu, key.finding),
+        published=read_published(folder, key.finding),
+        budget=None,
+    )
+    return [row for row in rows if isinstance(row, ClaimRow)]
+
+
+def _find_claim(rows: Sequence[ClaimRow], name: str) -> ClaimRow:
+    for row in rows:
+        verdict = f"{row.verdict} ({row.reason})" if row.reason else row.verdict
+        plain = f"{row.key.finding} {row.key.case}: {row.says}"
+        if name in (plain, f"{row.key}: {row.says}", f"{row.key}: {verdict}: {row.says}"):
+            return row
+    near = "; ".join(get_close_matches(name, [f"{row.key}: {row.says}" for row in rows], n=3, cutoff=0.4))
+    raise BaselineError(f"the journal has no claim {name!r}" + (f"; near: {near}" if near else ""))
+
+
+def _with_case(baseline: Baseline, name: str, case: BaselineCase) -> Baseline:
+    return msgspec.structs.replace(baseline, cases={**baseline.cases, name: case})
 
 
 def read_baselines(folder: Path) -> list[Baseline]:

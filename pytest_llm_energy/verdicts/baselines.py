@@ -67,6 +67,18 @@ class BudgetChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     reason: str
 
 
+class Absent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A claim is known not to hold on this GPU model.
+
+    Attributes:
+        when: date and time it was recorded (ISO 8601, UTC).
+        reason: why it does not hold.
+    """
+
+    when: str
+    reason: str
+
+
 class BaselineCase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a case serves, and how much more it may take.
 
@@ -75,12 +87,14 @@ class BaselineCase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         arms: identity of each arm's scenario; other identities are not compared with it.
         budget: allowed relative increase of a level; None takes the suite's.
         budget_changes: how it came to be that, in order.
+        absent: claims that are known not to hold on this GPU model, as reports word them.
     """
 
     tp: int
     arms: dict[str, Identity]
     budget: Annotated[float, msgspec.Meta(gt=0)] | None = None
     budget_changes: tuple[BudgetChange, ...] = ()
+    absent: dict[str, Absent] = {}
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

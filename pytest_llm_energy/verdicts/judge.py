@@ -9,7 +9,7 @@ import msgspec
 from pytest_llm_energy.errors import EnergyError, MeasurementError
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.serving.scenario import differences
-from pytest_llm_energy.verdicts.baselines import Baseline, Figure, Published
+from pytest_llm_energy.verdicts.baselines import Absent, Baseline, Figure, Published
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET, budget_of
 from pytest_llm_energy.verdicts.claims import Claim, Statement, paired
 from pytest_llm_energy.verdicts.journal import Journal
@@ -60,7 +60,8 @@ def judge(check: Checked, measured: Measured, conditions: Conditions) -> list[Ro
     rows: list[Row] = [_judge_level(arm, check, measured.key, conditions) for arm in measured.arms]
     if check.claim is not None:
         figure = _figure(check, conditions.published)
-        rows += _judge_claim(check.claim, measured, figure)
+        case = conditions.baseline.cases.get(check.key.case) if conditions.baseline else None
+        rows += _judge_claim(check.claim, measured, figure, case.absent if case else {})
     return rows
 
 
@@ -202,8 +203,23 @@ def _figure(check: Checked, published: Published | None) -> Figure | None:
     return next((figure for figure in figures if figure.gpu == check.key.gpu), figures[0])
 
 
-def _judge_claim(claim: Claim, measured: Measured, figure: Figure | None) -> list[Row]:
-    return [_judge_statement(s, measured.key, figure) for s in claim.statements(measured)]
+def _judge_claim(
+    claim: Claim, measured: Measured, figure: Figure | None, absent: Mapping[str, Absent]
+) -> list[Row]:
+    rows = [_judge_statement(s, measured.key, figure) for s in claim.statements(measured)]
+    return [_known_absent(row, absent[row.says]) if row.says in absent else row for row in rows]
+
+
+def _known_absent(row: ClaimRow, known: Absent) -> ClaimRow:
+    """The verdict on a claim that is known not to hold here; that it holds again is told, not failed."""
+    recorded = f"{known.reason}, {known.when[:10]}"
+    if row.verdict == "contradicts":
+        note = f"known not to hold here: {recorded}"
+        return msgspec.structs.replace(row, verdict="absent", note=note)
+    if row.verdict in ("confirms", "new"):
+        note = f"holds again, where it was known not to: {recorded}"
+        return msgspec.structs.replace(row, note=note)
+    return row
 
 
 def _judge_statement(statement: Statement, key: CaseKey, figure: Figure | None) -> ClaimRow:

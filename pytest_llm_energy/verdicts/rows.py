@@ -9,7 +9,7 @@ from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.statistics import Interval
 
 LevelVerdict = Literal["ok", "improved", "regressed", "inconclusive", "incomparable", "shown"]
-ClaimVerdict = Literal["confirms", "contradicts", "new", "inconclusive"]
+ClaimVerdict = Literal["confirms", "contradicts", "absent", "new", "inconclusive"]
 Verdict = LevelVerdict | ClaimVerdict
 Gate = Literal["on", "strict", "off"]
 
@@ -115,6 +115,7 @@ class ClaimRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
         paper: the published figure in words, None where nothing was published.
         verdict: what was decided.
         reason: reason code of a verdict that decides nothing.
+        note: what its baseline records of it, in words.
     """
 
     key: CaseKey
@@ -124,11 +125,12 @@ class ClaimRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
     verdict: ClaimVerdict
     paper: str | None = None
     reason: str | None = None
+    note: str | None = None
 
 
 Row = LevelRow | ClaimRow
 
-DECIDED = frozenset({"ok", "improved", "regressed", "confirms", "contradicts", "new"})
+DECIDED = frozenset({"ok", "improved", "regressed", "confirms", "contradicts", "absent", "new"})
 FAILING = {
     "off": frozenset[str](),
     "on": frozenset({"regressed", "contradicts"}),
@@ -139,6 +141,7 @@ WORST_FIRST: tuple[Verdict, ...] = (
     "contradicts",
     "inconclusive",
     "incomparable",
+    "absent",
     "improved",
     "new",
     "confirms",
