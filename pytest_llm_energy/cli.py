@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pytest_llm_energy import __version__, doctor
-from pytest_llm_energy.errors import EnergyError, MeterError
+from pytest_llm_energy.collecting import collect
+from pytest_llm_energy.errors import EnergyError, MeterError, UsageError
+from pytest_llm_energy.hardware.catalogue import catalogue
 from pytest_llm_energy.hardware.detection import detect
 from pytest_llm_energy.hardware.fingerprint import processor
 from pytest_llm_energy.metering.choice import choose_meter
@@ -17,13 +19,14 @@ from pytest_llm_energy.options import percentage
 from pytest_llm_energy.reporting import messages, summary, words
 from pytest_llm_energy.reporting.tables import blessing_table
 from pytest_llm_energy.session import CPU_PLAN, GPU_PLAN
-from pytest_llm_energy.verdicts.amending import set_absent, set_budget
+from pytest_llm_energy.verdicts.amending import read_baselines, set_absent, set_budget
 from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET
 from pytest_llm_energy.verdicts.comparing import compare
 from pytest_llm_energy.verdicts.journal import read_journal
 from pytest_llm_energy.verdicts.measured import Metered
 from pytest_llm_energy.verdicts.rows import failing
+from pytest_llm_energy.verdicts.trimming import named, trim, unused
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     _add_baseline_options(lacking, "why it does not hold there")
     lacking.set_defaults(run=_absent)
+    trimming = commands.add_parser("trim", help="take cases and arms out of baselines that no test collects")
+    trimming.add_argument("tests", nargs="*", help="files or folders of tests: what they collect is kept")
+    trimming.add_argument(
+        "--only",
+        action="append",
+        metavar="NAME",
+        help="take this out instead: 'FINDING CASE on GPU', 'FINDING CASE on GPU: ARM' or '...: CLAIM'",
+    )
+    _add_baseline_options(trimming, "why nobody wants it; without one, what would go is listed", required=False)
+    trimming.set_defaults(run=_trim)
     comparing = commands.add_parser("compare", help="judge the levels of a journal by those of another")
     comparing.add_argument("old", type=Path, help="journal to compare with")
     comparing.add_argument("new", type=Path, help="journal to judge")
@@ -96,13 +109,34 @@ def _absent(arguments: argparse.Namespace) -> None:
     print(f"written: {path}")
 
 
+def _trim(arguments: argparse.Namespace) -> None:
+    _by_a_person(arguments)
+    if bool(arguments.tests) == bool(arguments.only):
+        raise UsageError("say what to keep, files or folders of tests, or what to take out, --only NAME")
+    baselines = read_baselines(arguments.baselines)
+    if arguments.only:
+        parts = [named(baselines, name) for name in arguments.only]
+    else:
+        known = [baseline for baseline in baselines if baseline.gpu in catalogue()]
+        collected = collect(arguments.tests, {baseline.gpu for baseline in known})
+        whole = all(Path(test).is_dir() for test in arguments.tests)
+        parts = unused(known, collected, only_collected=not whole)
+    for part in parts:
+        print(f"{'removed' if arguments.reason.strip() else 'would be removed'}: {part}")
+    if not parts:
+        print("nothing to remove: tests collect every case and arm of the baselines")
+        return
+    for path in trim(arguments.baselines, baselines, parts, reason=arguments.reason, when=_now()):
+        print(f"written: {path}")
+
+
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _add_baseline_options(parser: argparse.ArgumentParser, reason: str) -> None:
+def _add_baseline_options(parser: argparse.ArgumentParser, reason: str, *, required: bool = True) -> None:
     """What every command has that changes baselines."""
-    parser.add_argument("--reason", required=True, help=f"{reason}; kept in the baseline")
+    parser.add_argument("--reason", required=required, default="", help=f"{reason}; kept in the baseline")
     parser.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR")
     parser.add_argument("--in-ci", action="store_true", help="change baselines although CI is set")
 

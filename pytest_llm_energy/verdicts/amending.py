@@ -39,7 +39,7 @@ def set_budget(folder: Path, case: str, budget: float, *, reason: str, when: str
         BaselineError: no reason is given, the case is not known, or has this budget; or a file cannot be read or
             written.
     """
-    _need(reason, "a budget")
+    need_reason(reason, "a budget")
     baseline, key = find_case(read_baselines(folder), case)
     old = baseline.cases[key.case]
     if old.budget == budget:
@@ -67,7 +67,7 @@ def set_absent(journal: Journal, folder: Path, claim: str, *, reason: str, when:
             baseline yet; or a file cannot be read or written.
         EnergyError: a case of the journal cannot be judged.
     """
-    _need(reason, "a finding that does not hold")
+    need_reason(reason, "a finding that does not hold")
     rows = [row for key in sorted(journal.cases) for row in _claims(journal, key, folder)]
     row = _find_claim(rows, claim)
     baseline = read_baseline(folder, row.key.gpu, row.key.finding)
@@ -139,6 +139,11 @@ def find_case(baselines: Iterable[Baseline], name: str) -> tuple[Baseline, CaseK
     raise BaselineError(f"no baseline has the case {name!r}" + (f"; near: {near}" if near else ""))
 
 
-def _need(reason: str, what: str) -> None:
+def need_reason(reason: str, what: str) -> None:
+    """Refuse a change that nobody gives a reason for.
+
+    Raises:
+        BaselineError: the reason is empty.
+    """
     if not reason.strip():
         raise BaselineError(f"{what} needs a reason: --reason 'why this is right'")

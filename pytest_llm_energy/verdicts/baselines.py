@@ -97,14 +97,38 @@ class BaselineCase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     absent: dict[str, Absent] = {}
 
 
-class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Blessed sessions of one finding on one GPU model; file ``<gpu>/<finding>.json``."""
+class Trimmed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something was taken out of a baseline.
+
+    Attributes:
+        when: date and time (ISO 8601, UTC).
+        what: ``CASE``, ``CASE: ARM`` or ``CASE: CLAIM``.
+        reason: why.
+    """
+
+    when: str
+    what: str
+    reason: str
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Blessed sessions of one finding on one GPU model; file ``<gpu>/<finding>.json``.
+
+    Attributes:
+        schema: of the file.
+        finding: what the test file is about.
+        gpu: key of the GPU model.
+        cases: what each case serves, and what is recorded of it.
+        sessions: in the order they were blessed; the first stays for ever.
+        trimmed: what was taken out, in order.
+    """
 
     schema: int
     finding: str
     gpu: str
     cases: dict[str, BaselineCase]
     sessions: tuple[Session, ...]
+    trimmed: tuple[Trimmed, ...] = ()
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -169,7 +169,12 @@ def _prepare(journal: Journal, old: Baseline | None, path: Path, checks: list[Ch
         sessions.append(_session(journal, opened, own, reason, _moved(of_session)))
         levels += of_session
     baseline = Baseline(
-        schema=SCHEMA, finding=checks[0].key.finding, gpu=journal.opened.gpu, cases=cases, sessions=tuple(sessions)
+        schema=SCHEMA,
+        finding=checks[0].key.finding,
+        gpu=journal.opened.gpu,
+        cases=cases,
+        sessions=tuple(sessions),
+        trimmed=old.trimmed if old else (),
     )
     return Prepared(baseline=baseline, levels=tuple({(level.key, level.arm): level for level in levels}.values()))
 

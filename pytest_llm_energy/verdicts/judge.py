@@ -217,7 +217,7 @@ def _known_absent(row: ClaimRow, known: Absent) -> ClaimRow:
         note = f"known not to hold here: {recorded}"
         return msgspec.structs.replace(row, verdict="absent", note=note)
     if row.verdict in ("confirms", "new"):
-        note = f"holds again, where it was known not to: {recorded}"
+        note = f"holds again, where it was known not to: {recorded}; to forget that: llm-energy trim --only"
         return msgspec.structs.replace(row, note=note)
     return row
 
