@@ -122,7 +122,7 @@ def _trim(arguments: argparse.Namespace) -> None:
         whole = all(Path(test).is_dir() for test in arguments.tests)
         parts = unused(known, collected, only_collected=not whole)
     for part in parts:
-        print(f"{'removed' if arguments.reason.strip() else 'would be removed'}: {part}")
+        print(f"to remove: {part}")
     if not parts:
         print("nothing to remove: tests collect every case and arm of the baselines")
         return

@@ -31,7 +31,7 @@ def level_table(rows: Sequence[LevelRow], *, style: str, carbon: CarbonIntensity
             "reference": words.joules(row.change.reference_joules) if row.change else "",
             "change": words.change(row.change.joules) if row.change else "",
             "since first": words.change(row.change.drift.joules) if row.change and row.change.drift else "",
-            "budget": words.percent(row.budget, digits=0) if row.verdict != "shown" else "",
+            "budget": words.budget(row.budget) if row.verdict != "shown" else "",
             "sees": f">= {row.change.joules.half_width * 100:.1f} %" if row.change else "",
             "verdict": words.verdict(row),
         }

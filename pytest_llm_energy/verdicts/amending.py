@@ -1,6 +1,6 @@
 """What a baseline records beside levels: the budget of a case, and claims that are known not to hold."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -68,8 +68,7 @@ def set_absent(journal: Journal, folder: Path, claim: str, *, reason: str, when:
         EnergyError: a case of the journal cannot be judged.
     """
     need_reason(reason, "a finding that does not hold")
-    rows = [row for key in sorted(journal.cases) for row in _claims(journal, key, folder)]
-    row = _find_claim(rows, claim)
+    row = _find_claim(journal, folder, claim)
     baseline = read_baseline(folder, row.key.gpu, row.key.finding)
     if baseline is None or row.key.case not in baseline.cases:
         raise BaselineError(f"{row.key} has no baseline to record that in: llm-energy bless JOURNAL --reason ...")
@@ -82,10 +81,12 @@ def set_absent(journal: Journal, folder: Path, claim: str, *, reason: str, when:
     return write_baseline(folder, _with_case(baseline, row.key.case, new)), row
 
 
-def _claims(journal: Journal, key: CaseKey, folder: Path) -> list[ClaimRow]:
-    """What a journal shows of the claims of a case; nothing where it was cut or ended in an error."""
-    if key in journal.troubles or key in journal.cut:
-        return []
+def _find_claim(journal: Journal, folder: Path, name: str) -> ClaimRow:
+    """What a journal shows of the claim of that name; cases of other names may have ended in an error."""
+    keys = {says: key for key in sorted(journal.cases) for says in (str(key), f"{key.finding} {key.case}")}
+    key = next((keys[says] for says in keys if name.startswith(f"{says}: ")), None)
+    if key is None:
+        raise BaselineError(f"{journal.path} has no case of {name!r}{near(name, keys)}")
     rows = judge_recorded(
         journal,
         key,
@@ -93,17 +94,19 @@ def _claims(journal: Journal, key: CaseKey, folder: Path) -> list[ClaimRow]:
         published=read_published(folder, key.finding),
         budget=None,
     )
-    return [row for row in rows if isinstance(row, ClaimRow)]
-
-
-def _find_claim(rows: Sequence[ClaimRow], name: str) -> ClaimRow:
-    for row in rows:
+    claims = [row for row in rows if isinstance(row, ClaimRow)]
+    for row in claims:
         verdict = f"{row.verdict} ({row.reason})" if row.reason else row.verdict
-        plain = f"{row.key.finding} {row.key.case}: {row.says}"
-        if name in (plain, f"{row.key}: {row.says}", f"{row.key}: {verdict}: {row.says}"):
+        plain = f"{key.finding} {key.case}: {row.says}"
+        if name in (plain, f"{key}: {row.says}", f"{key}: {verdict}: {row.says}"):
             return row
-    near = "; ".join(get_close_matches(name, [f"{row.key}: {row.says}" for row in rows], n=3, cutoff=0.4))
-    raise BaselineError(f"the journal has no claim {name!r}" + (f"; near: {near}" if near else ""))
+    raise BaselineError(f"the journal has no claim {name!r}{near(name, [f'{key}: {row.says}' for row in claims])}")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that is not known: those that are like it."""
+    found = get_close_matches(name, list(known), n=3, cutoff=0.4)
+    return f"; near: {', '.join(found)}" if found else ""
 
 
 def _with_case(baseline: Baseline, name: str, case: BaselineCase) -> Baseline:
@@ -135,8 +138,7 @@ def find_case(baselines: Iterable[Baseline], name: str) -> tuple[Baseline, CaseK
         return found[0]
     if found:
         raise BaselineError(f"several baselines have the case {name!r}: {', '.join(str(key) for _, key in found)}")
-    near = ", ".join(get_close_matches(name, [str(key) for _, key in cases], n=3, cutoff=0.4))
-    raise BaselineError(f"no baseline has the case {name!r}" + (f"; near: {near}" if near else ""))
+    raise BaselineError(f"no baseline has the case {name!r}{near(name, [str(key) for _, key in cases])}")
 
 
 def need_reason(reason: str, what: str) -> None:

@@ -240,19 +240,15 @@ def _session(
 
 def _case(old: BaselineCase | None, check: Checked, arms: tuple[Arm, ...], place: str) -> BaselineCase:
     identities = {arm.name: arm_identity(arm) for arm in arms}
-    known = old.arms if old else {}
-    changed = sorted(name for name in known.keys() & identities.keys() if known[name] != identities[name])
+    kept = old or BaselineCase(tp=check.tp, arms={})
+    both = kept.arms.keys() & identities.keys()
+    changed = sorted(name for name in both if kept.arms[name] != identities[name])
     if changed:
         raise BaselineError(
             f"{place}: {check.key.case} now serves something else in {', '.join(changed)}; to begin it anew: "
             f"llm-energy trim --only '{check.key}' --reason ..."
         )
-    arms_now = {**known, **identities}
-    return (
-        msgspec.structs.replace(old, tp=check.tp, arms=arms_now)
-        if old
-        else BaselineCase(tp=check.tp, arms=arms_now)
-    )
+    return msgspec.structs.replace(kept, tp=check.tp, arms={**kept.arms, **identities})
 
 
 def _samples(arm: Arm) -> list[Samples]:

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from difflib import get_close_matches
 from pathlib import Path
 
 import msgspec
 
 from pytest_llm_energy.errors import BaselineError
-from pytest_llm_energy.verdicts.amending import need_reason
+from pytest_llm_energy.verdicts.amending import near, need_reason
 from pytest_llm_energy.verdicts.baselines import Baseline, Samples, Session, Trimmed, write_baseline
 from pytest_llm_energy.verdicts.measured import CaseKey
 
@@ -64,8 +63,7 @@ def named(baselines: Iterable[Baseline], name: str) -> Part:
     """
     parts = {str(part): part for part in _parts(baselines)}
     if name not in parts:
-        near = ", ".join(get_close_matches(name, parts, n=3, cutoff=0.4))
-        raise BaselineError(f"no baseline holds {name!r}" + (f"; near: {near}" if near else ""))
+        raise BaselineError(f"no baseline holds {name!r}{near(name, parts)}")
     return parts[name]
 
 

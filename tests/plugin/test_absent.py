@@ -6,7 +6,7 @@ import pytest
 
 from pytest_llm_energy import costs, saves
 from pytest_llm_energy.cli import main
-from tests.plugin.conftest import Project
+from tests.plugin.conftest import PLAIN, Project
 
 CLAIM = "batching falls[8] on h200: batched costs more than alone"
 
@@ -68,6 +68,13 @@ def test_what_the_journal_does_not_contradict_is_not_recorded(
     assert "does not contradict it: batching falls[8] on h200: new: batched saves" in capsys.readouterr().err
     assert absent(project, journal.path, "batching falls[8]: batched save against alone") == 2
     assert "near: batching falls[8] on h200: batched saves against alone" in capsys.readouterr().err
+
+
+def test_a_case_in_error_beside_it_hinders_nothing(project: Project) -> None:
+    journal = project.journal("now.jsonl", claim=costs)
+    arms = {"one": (PLAIN, 1.0), "two": (PLAIN, 1.0)}
+    journal.case("batching", "falls[32]", arms, claim=costs, invalid=True)
+    assert absent(project, journal.path) == 0
 
 
 def test_the_line_of_the_failure_names_the_claim_too(project: Project) -> None:

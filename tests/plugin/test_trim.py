@@ -40,7 +40,7 @@ def test_nothing_is_removed_without_a_reason_but_it_is_listed(project: Project) 
     drop_16(project)
     result = trim(project, ".")
     assert result.ret == 2
-    result.stdout.fnmatch_lines(["would be removed: batching falls[[]16[]] on h200"])
+    result.stdout.fnmatch_lines(["to remove: batching falls[[]16[]] on h200"])
     result.stderr.fnmatch_lines(["llm-energy: trimming needs a reason: --reason *"])
     assert baseline(project) == before
 
@@ -49,7 +49,7 @@ def test_a_case_that_no_test_collects_is_removed_and_the_reason_kept(project: Pr
     drop_16(project)
     result = trim(project, ".", "--reason", "nobody serves such batches")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["removed: batching falls[[]16[]] on h200", "written: *batching.json"])
+    result.stdout.fnmatch_lines(["to remove: batching falls[[]16[]] on h200", "written: *batching.json"])
     left = baseline(project)
     assert left.cases.keys() == {"falls[4]", "falls[8]"}
     assert [session.when for session in left.sessions] == ["2026-01-01T00:00:00+00:00"]
@@ -87,7 +87,7 @@ def test_an_arm_that_its_case_has_no_more_is_removed(project: Project) -> None:
     journal.case("arms", "with[2]", arms).bless(project.path / "baselines")
     project.pytester.makepyfile(test_arms=ARMS_AS_PARAMETERS)
     result = trim(project, ".", "--reason", "x")
-    result.stdout.fnmatch_lines(["removed: arms with[[]2[]] on h200: three"])
+    result.stdout.fnmatch_lines(["to remove: arms with[[]2[]] on h200: three"])
     assert baseline(project, "arms").cases["with[2]"].arms.keys() == {"one", "two"}
     assert baseline(project, "arms").sessions[0].starts[0]["with[2]"].keys() == {"one", "two"}
 
