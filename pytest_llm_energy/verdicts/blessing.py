@@ -46,7 +46,7 @@ class Blessed(msgspec.Struct, frozen=True, kw_only=True):
         joules: the new level, per unit.
         reference_joules: the level that was blessed, None where none compares.
         change: the new level against that one.
-        note: why none compares, where there is a baseline.
+        note: why none compares, where there is a baseline, or why little can be told.
     """
 
     path: Path
@@ -197,7 +197,14 @@ def _level(path: Path, journal: Journal, check: Checked, arm: Arm, old: Baseline
         kind=kind if gated(arm, check.key) else "keep",
         reference_joules=change.reference_joules,
         change=change.joules,
+        note=OTHER_BOARD if change.other_board else None,
     )
+
+
+OTHER_BOARD = (
+    "no blessed session is of this board, and boards differ: a raise may not show; from now on its levels are "
+    "compared with this session"
+)
 
 
 def _moved(levels: list[Blessed]) -> dict[str, tuple[str, ...]]:

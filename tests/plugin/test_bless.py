@@ -86,6 +86,17 @@ def test_other_levels_keep_all_their_sessions_when_one_is_raised(project: Projec
     result.stdout.fnmatch_lines(["            (baseline, 2 sessions on this board since 2026-01-01 *"])
 
 
+def test_a_session_of_another_board_is_said_to_hide_a_raise(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = SimulatedSession(project.path / "other.jsonl", when=SECOND, board="another")
+    arms = {"batched": (PLAIN.replace(batch_size=8), 0.42), "alone": (PLAIN, 2.1)}
+    other.case("batching", "falls[8]", arms)
+    assert bless(project, other) == 0
+    assert capsys.readouterr().out.count("no blessed session is of this board, and boards differ") == 1
+    assert not baseline(project).sessions[1].moved
+
+
 def test_creep_since_the_first_session_is_shown_in_the_table_and_in_the_failure(project: Project) -> None:
     first = project.replay(project.journal("zero.jsonl", factors=HUNGRIER))
     first.stdout.no_fnmatch_line("*since first*")
