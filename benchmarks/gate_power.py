@@ -29,7 +29,8 @@ from benchmarks.recorded_noise import Noise, WorkNoise, recorded
 from benchmarks.recorded_noise import text_lines as noise_lines
 from pytest_llm_energy.session import GPU_PLAN
 from pytest_llm_energy.verdicts import statistics
-from pytest_llm_energy.verdicts.judge import DEFAULT_BUDGET, decide, runs_needed
+from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET
+from pytest_llm_energy.verdicts.judge import decide, runs_needed
 from pytest_llm_energy.verdicts.rows import in_reach
 from pytest_llm_energy.verdicts.statistics import Interval, Sample
 

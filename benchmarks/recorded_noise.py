@@ -11,8 +11,8 @@ import msgspec
 from tabulate import tabulate
 
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
-from pytest_llm_energy.verdicts.judge import relative_uncertainty
 from pytest_llm_energy.verdicts.measured import Arm
+from pytest_llm_energy.verdicts.reference import relative_uncertainty
 from pytest_llm_energy.verdicts.statistics import BOARD_SD, SESSION_SD, START_SD
 
 JOURNALS = Path(__file__).parents[1] / "docs" / "measurements" / "h200"

@@ -11,8 +11,9 @@ from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.tables import level_table, natural, split
 from pytest_llm_energy.verdicts.baselines import read_published
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
-from pytest_llm_energy.verdicts.judge import by_start, judge_recorded
+from pytest_llm_energy.verdicts.judge import judge_recorded
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey
+from pytest_llm_energy.verdicts.reference import by_start
 from pytest_llm_energy.verdicts.rows import ClaimRow, Row
 
 ROOT = Path(__file__).parents[1]

@@ -17,8 +17,9 @@ from docs import h200
 from pytest_llm_energy import Scenario
 from pytest_llm_energy.reporting.messages import failure
 from pytest_llm_energy.reporting.summary import CaseOutcome, Summary, last_line, state_of, total_line
-from pytest_llm_energy.reporting.tables import claim_table, level_table, split
+from pytest_llm_energy.reporting.tables import blessing_table, claim_table, level_table, split
 from pytest_llm_energy.verdicts.baselines import Baseline, Published, read_baseline, read_published
+from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
 from pytest_llm_energy.verdicts.measured import Metered
@@ -64,6 +65,7 @@ def _generated() -> Iterator[tuple[Path, str]]:
         "cpu-table": _cpu_table,
         "cpu-conditions": _cpu_conditions,
         "regression": _regression,
+        "blessing": _blessing,
         "upgrade": partial(h200.against, "vllm-0.20.2-to-0.25.1"),
     }
     yield ROOT / "README.md", _filled((ROOT / "README.md").read_text(), parts)
@@ -168,6 +170,21 @@ def _regression() -> str:
             budget=None,
         )
     return f"```text\n{failure(failing(rows, 'on'))}\n```"
+
+
+def _blessing() -> str:
+    """What blessing prints for a level that rises, and others that do not."""
+    plain = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for when, hungrier in (("2026-01-01T00:00:00+00:00", 1.0), ("2026-02-02T00:00:00+00:00", 1.2)):
+            session = SimulatedSession(folder / f"{when}.jsonl", when=when)
+            for size, joules in ((8, 0.6), (16, 0.4 * hungrier)):
+                arms = {"batched": (plain.replace(batch_size=size), joules), "alone": (plain, 2.0)}
+                session.case("batching", f"falls[{size}]", arms)
+            levels = bless(read_journal(session.path), folder, reason="...", allow_raise=True)
+    command = "llm-energy bless .llm-energy/TIME.jsonl --allow-raise --reason 'prefix caching is off since 2.3'"
+    return f"```console\n$ {command}\n{blessing_table(levels)}\nwritten: baselines/h200/batching.json\n```"
 
 
 def _cpu_conditions() -> str:

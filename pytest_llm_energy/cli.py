@@ -1,25 +1,32 @@
 """The command ``llm-energy``."""
 
 import argparse
+import datetime
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pytest_llm_energy import __version__, doctor
-from pytest_llm_energy.errors import EnergyError, MeterError
+from pytest_llm_energy.collecting import collect
+from pytest_llm_energy.errors import EnergyError, MeterError, UsageError
+from pytest_llm_energy.hardware.catalogue import catalogue
 from pytest_llm_energy.hardware.detection import detect
 from pytest_llm_energy.hardware.fingerprint import processor
 from pytest_llm_energy.metering.choice import choose_meter
 from pytest_llm_energy.metering.examine import examine_device, examine_processor
 from pytest_llm_energy.options import percentage
-from pytest_llm_energy.reporting import messages, summary
+from pytest_llm_energy.reporting import messages, summary, words
+from pytest_llm_energy.reporting.tables import blessing_table
 from pytest_llm_energy.session import CPU_PLAN, GPU_PLAN
+from pytest_llm_energy.verdicts.amending import read_baselines, set_absent, set_budget
 from pytest_llm_energy.verdicts.blessing import bless
+from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET
 from pytest_llm_energy.verdicts.comparing import compare
 from pytest_llm_energy.verdicts.journal import read_journal
 from pytest_llm_energy.verdicts.measured import Metered
 from pytest_llm_energy.verdicts.rows import failing
+from pytest_llm_energy.verdicts.trimming import named, trim, unused
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,11 +36,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     blessing = commands.add_parser("bless", help="make the levels of a journal the baseline")
     blessing.add_argument("journal", type=Path, help="journal of the run to bless")
-    blessing.add_argument("--reason", required=True, help="why these levels are right; kept in the baseline")
-    blessing.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR")
-    blessing.add_argument("--in-ci", action="store_true", help="bless although CI is set")
+    _add_baseline_options(blessing, "why these levels are right")
     blessing.add_argument("--with-arguments", action="store_true", help="bless a run with --energy-argument")
+    blessing.add_argument("--allow-raise", action="store_true", help="bless also levels that are above the blessed")
     blessing.set_defaults(run=_bless)
+    budgeting = commands.add_parser("budget", help="set how much more the levels of a case may take")
+    budgeting.add_argument("case", help="as reports write it: 'FINDING CASE', or 'FINDING CASE on GPU'")
+    budgeting.add_argument("budget", type=percentage, metavar="PERCENT", help="allowed increase, such as 5%%")
+    _add_baseline_options(budgeting, "why this much is right")
+    budgeting.set_defaults(run=_budget)
+    lacking = commands.add_parser("absent", help="record that a finding does not hold on this GPU model")
+    lacking.add_argument("journal", type=Path, help="journal in which the claim is contradicted")
+    lacking.add_argument(
+        "claim", help="as reports write it: 'FINDING CASE: CLAIM', or 'FINDING CASE on GPU: CLAIM'"
+    )
+    _add_baseline_options(lacking, "why it does not hold there")
+    lacking.set_defaults(run=_absent)
+    trimming = commands.add_parser("trim", help="take cases and arms out of baselines that no test collects")
+    trimming.add_argument("tests", nargs="*", help="files or folders of tests: what they collect is kept")
+    trimming.add_argument(
+        "--only",
+        action="append",
+        metavar="NAME",
+        help="take this out instead: 'FINDING CASE on GPU', 'FINDING CASE on GPU: ARM' or '...: CLAIM'",
+    )
+    _add_baseline_options(trimming, "why nobody wants it; without one, what would go is listed", required=False)
+    trimming.set_defaults(run=_trim)
     comparing = commands.add_parser("compare", help="judge the levels of a journal by those of another")
     comparing.add_argument("old", type=Path, help="journal to compare with")
     comparing.add_argument("new", type=Path, help="journal to judge")
@@ -50,14 +78,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _bless(arguments: argparse.Namespace) -> None:
-    if os.environ.get("CI", "").lower() in ("1", "true") and not arguments.in_ci:
-        raise EnergyError("CI is set: a baseline is blessed by a person, or with --in-ci")
+    _by_a_person(arguments)
+    levels = bless(
+        read_journal(arguments.journal),
+        arguments.baselines,
+        reason=arguments.reason,
+        with_arguments=arguments.with_arguments,
+        allow_raise=arguments.allow_raise,
+    )
+    print(blessing_table(levels))
+    _print(sorted({f"  {level.note}" for level in levels if level.note}))
+    _print(sorted({f"written: {level.path}" for level in levels}))
+
+
+def _budget(arguments: argparse.Namespace) -> None:
+    _by_a_person(arguments)
+    path, change = set_budget(
+        arguments.baselines, arguments.case, arguments.budget, reason=arguments.reason, when=_now()
+    )
+    old = words.budget(DEFAULT_BUDGET if change.old is None else change.old)
+    print(f"{arguments.case}: may take {words.budget(change.new)} (was {old}): {change.reason}")
+    print(f"written: {path}")
+
+
+def _absent(arguments: argparse.Namespace) -> None:
+    _by_a_person(arguments)
     journal = read_journal(arguments.journal)
-    for done in bless(
-        journal, arguments.baselines, reason=arguments.reason, with_arguments=arguments.with_arguments
-    ):
-        what = "created" if done.created else f"session {done.sessions} added"
-        print(f"{done.path}: {done.case}: {what}")
+    path, row = set_absent(journal, arguments.baselines, arguments.claim, reason=arguments.reason, when=_now())
+    print(f"{row.key}: known not to hold: {row.says}; measured {words.measured(row)}: {arguments.reason}")
+    print(f"written: {path}")
+
+
+def _trim(arguments: argparse.Namespace) -> None:
+    _by_a_person(arguments)
+    if bool(arguments.tests) == bool(arguments.only):
+        raise UsageError("say what to keep, files or folders of tests, or what to take out, --only NAME")
+    baselines = read_baselines(arguments.baselines)
+    if arguments.only:
+        parts = [named(baselines, name) for name in arguments.only]
+    else:
+        known = [baseline for baseline in baselines if baseline.gpu in catalogue()]
+        collected = collect(arguments.tests, {baseline.gpu for baseline in known})
+        whole = all(Path(test).is_dir() for test in arguments.tests)
+        parts = unused(known, collected, only_collected=not whole)
+    for part in parts:
+        print(f"to remove: {part}")
+    if not parts:
+        print("nothing to remove: tests collect every case and arm of the baselines")
+        return
+    for path in trim(arguments.baselines, baselines, parts, reason=arguments.reason, when=_now()):
+        print(f"written: {path}")
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _add_baseline_options(parser: argparse.ArgumentParser, reason: str, *, required: bool = True) -> None:
+    """What every command has that changes baselines."""
+    parser.add_argument("--reason", required=required, default="", help=f"{reason}; kept in the baseline")
+    parser.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR")
+    parser.add_argument("--in-ci", action="store_true", help="change baselines although CI is set")
+
+
+def _by_a_person(arguments: argparse.Namespace) -> None:
+    if os.environ.get("CI", "").lower() in ("1", "true") and not arguments.in_ci:
+        raise EnergyError("CI is set: a baseline is changed by a person, or with --in-ci")
 
 
 def _compare(arguments: argparse.Namespace) -> int:

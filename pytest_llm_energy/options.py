@@ -15,7 +15,7 @@ from pytest_llm_energy.metering.choice import METERS
 from pytest_llm_energy.reporting.carbon import CarbonIntensity, of_country
 from pytest_llm_energy.serving.scenario import ENGINES
 from pytest_llm_energy.serving.stack import Stack
-from pytest_llm_energy.verdicts.judge import DEFAULT_BUDGET
+from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET
 from pytest_llm_energy.verdicts.rows import Gate
 
 T = TypeVar("T")

@@ -26,6 +26,7 @@ STATUS = {
     "inconclusive": ("inconclusive", "?", ("INCONCLUSIVE", {"yellow": True})),
     "incomparable": ("incomparable", "~", ("INCOMPARABLE", {"yellow": True})),
     "improved": ("improved", "I", ("IMPROVED", {"green": True})),
+    "absent": ("passed", "a", "ABSENT"),
     "new": ("passed", "n", "NEW"),
     "confirms": ("passed", "c", "CONFIRMS"),
     "ok": ("passed", ".", "OK"),

@@ -87,6 +87,7 @@ class SimulatedSession:
         seconds: float = 10.0,
         cut: bool = False,
         against: Mapping[str, float] | None = None,
+        budget: float | None = None,
     ) -> "SimulatedSession":
         """Record a case: scenario and true joules per token of each arm, and of arms on another stack.
 
@@ -105,14 +106,15 @@ class SimulatedSession:
                     ran = Ran(key=key, series=0, arm=arm, identity=scenario.identity(), run=other, side="against")
                     self._segment.write(ran)
         control = None if series else list(levels)[-1]
-        self._segment.write(Checked(key=key, series=0, tp=1, arms=tuple(levels), control=control, claim=claim))
+        check = Checked(key=key, series=0, tp=1, arms=tuple(levels), control=control, claim=claim, budget=budget)
+        self._segment.write(check)
         if not cut:
             self._segment.write(Ended(key=key, seconds=seconds))
         return self
 
-    def bless(self, folder: Path, reason: str = "first measurement") -> None:
+    def bless(self, folder: Path, reason: str = "first measurement", *, allow_raise: bool = False) -> None:
         """Make it the baseline."""
-        bless(read_journal(self.path), folder, reason=reason)
+        bless(read_journal(self.path), folder, reason=reason, allow_raise=allow_raise)
 
 
 def _run(scenario: Scenario, joules: float, number: int, *, start: str, invalid: bool = False) -> Run:

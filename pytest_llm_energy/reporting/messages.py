@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from pytest_llm_energy.reporting import why, words
-from pytest_llm_energy.reporting.layout import clipped, continued, labelled, wrapped
+from pytest_llm_energy.reporting.layout import LABEL, WIDTH, clipped, continued, labelled, wrapped
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.rows import Change, ClaimRow, LevelRow, Row
 from pytest_llm_energy.verdicts.statistics import ALPHA
 
 BLESS = "llm-energy bless JOURNAL --reason ..."
+RAISE = "llm-energy bless JOURNAL --allow-raise --reason ..."
 INDENT = 4
 MOST_CASE = 120
 MOST_ARM = 60
@@ -57,6 +58,9 @@ def _level(row: LevelRow) -> Iterator[str]:
         f"between {words.percent(change.joules.low)} and {words.percent(change.joules.high)}, "
         f"each bound wrong at most {ALPHA:.0%} of the time; {row.runs} runs of {row.starts} engine start(s)",
     )
+    if change.drift:
+        drift, since = words.change(change.drift.joules), change.drift.since[:10]
+        yield from labelled("creep", f"{drift} since the first blessed session, {since}")
     yield from labelled("why", why.says(change, row.unit))
     yield from continued(f"({why.figures(change.cause, row.unit)})")
     if change.phases and (where := why.where(change.phases, change)):
@@ -71,11 +75,11 @@ def _to_do(row: LevelRow, change: Change) -> str:
     if not change.stack:
         return (
             "measure again over fresh engine starts (--energy-runs 6 --energy-starts 3); if it stays, look for "
-            f"what is not recorded (cooling, other load, model files), or bless it: {BLESS}"
+            f"what is not recorded (cooling, other load), or bless it: {RAISE}"
         )
     if change.side_by_side:
         return "stay on the other stack, or find what among the changes did it"
-    return f"find the change that did it; if it is meant, bless the new level: {BLESS}"
+    return f"find the change that did it; if it is meant: {RAISE}"
 
 
 def _claim(row: ClaimRow) -> Iterator[str]:
@@ -86,10 +90,17 @@ def _claim(row: ClaimRow) -> Iterator[str]:
     if row.paper:
         yield from labelled("paper", row.paper)
     if row.verdict == "contradicts":
-        says = "the finding does not hold here, or the arms are not what they were: see the levels"
+        says = "the arms are not what they were: see the levels; or the finding does not hold here:"
     else:
         says = "the runs scatter too much to tell; raise --energy-runs or --energy-window"
     yield from labelled("to do", says)
+    if row.verdict == "contradicts":
+        # On one line, since it is there to be copied; where that is too long, the help says how to find the rest.
+        command = f"llm-energy absent JOURNAL '{row.key}: {row.says}' --reason ..."
+        fits = len(command) <= WIDTH - LABEL
+        yield from continued(
+            command if fits else "llm-energy absent JOURNAL 'CASE: CLAIM' --reason ... (see its --help)"
+        )
 
 
 def _name(key: CaseKey) -> str:

@@ -8,11 +8,12 @@ import msgspec
 
 from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.carbon import CarbonIntensity
+from pytest_llm_energy.reporting.loosened import loosened_lines
 from pytest_llm_energy.reporting.messages import headline
 from pytest_llm_energy.reporting.tables import claim_table, level_table, split
 from pytest_llm_energy.reporting.why import serving_first
 from pytest_llm_energy.verdicts.measured import CaseKey, Metered
-from pytest_llm_energy.verdicts.rows import Gate, LevelRow, Row, by_severity, decided, failing
+from pytest_llm_energy.verdicts.rows import ClaimRow, Gate, LevelRow, Row, by_severity, decided, failing
 
 State = Literal["judged", "undecided", "skipped", "errored", "metered"]
 
@@ -96,6 +97,7 @@ def text_lines(summary: Summary, *, style: str = "simple") -> Iterator[str]:
     """The tables and what was left out, for the terminal."""
     levels, claims = split(summary.rows)
     yield from _metered(summary)
+    yield from loosened_lines(summary.rows)
     if levels:
         yield ""
         estimated = " (estimated: shown, never gated)" if any(row.estimated for row in levels) else ""
@@ -109,6 +111,7 @@ def text_lines(summary: Summary, *, style: str = "simple") -> Iterator[str]:
         yield ""
         yield "Claims"
         yield from claim_table(claims, style=style).splitlines()
+        yield from (f"  {note}" for note in _notes(claims))
     yield from _skipped(summary)
     if summary.journal:
         yield ""
@@ -162,6 +165,7 @@ def markdown(summary: Summary) -> str:
     levels, claims = split(summary.rows)
     parts = ["## Energy", last_line(summary)]
     parts += _metered(summary)
+    parts += [f"**{line}**" for line in loosened_lines(summary.rows)]
     parts += [f"- {o.key}: error: {o.says}" for o in summary.outcomes.values() if o.state == "errored"]
     parts += [f"- {headline(row)}" for row in failing(summary.rows, summary.gate)]
     if levels:
@@ -172,6 +176,7 @@ def markdown(summary: Summary) -> str:
         ]
     if claims:
         parts += ["### Claims", claim_table(claims, style="github")]
+        parts += [f"- {note}" for note in _notes(claims)]
     if skipped := list(_skipped(summary)):
         parts.append("\n".join(["```", *filter(None, skipped), "```"]))
     return "\n\n".join(parts) + "\n"
@@ -215,6 +220,11 @@ def _against(summary: Summary) -> Iterator[str]:
     for reference, differs in sorted(found.items()):
         yield f"against {reference}"
         yield f"which differs in: {', '.join(serving_first(list(differs))) or 'nothing that is recorded'}"
+
+
+def _notes(claims: Sequence[ClaimRow]) -> Iterator[str]:
+    """What baselines record of claims that are known not to hold."""
+    yield from (f"{row.key}: {row.says}: {row.note}" for row in claims if row.note)
 
 
 def _skipped(summary: Summary) -> Iterator[str]:

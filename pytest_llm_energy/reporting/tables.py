@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from pytest_llm_energy.reporting import why, words
 from pytest_llm_energy.reporting.carbon import CarbonIntensity
+from pytest_llm_energy.verdicts.blessing import Blessed
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow, Row
 
@@ -17,7 +18,7 @@ def level_table(rows: Sequence[LevelRow], *, style: str, carbon: CarbonIntensity
         style: one of tabulate's formats.
         carbon: adds a column of grams of CO2e per million output tokens, None for none.
     """
-    cases = short_cases(rows)
+    cases = short_cases(row.key for row in rows)
     records = [
         {
             "finding": row.key.finding,
@@ -29,7 +30,8 @@ def level_table(rows: Sequence[LevelRow], *, style: str, carbon: CarbonIntensity
             "runs": str(row.runs),
             "reference": words.joules(row.change.reference_joules) if row.change else "",
             "change": words.change(row.change.joules) if row.change else "",
-            "budget": words.percent(row.budget, digits=0) if row.verdict != "shown" else "",
+            "since first": words.change(row.change.drift.joules) if row.change and row.change.drift else "",
+            "budget": words.budget(row.budget) if row.verdict != "shown" else "",
             "sees": f">= {row.change.joules.half_width * 100:.1f} %" if row.change else "",
             "why": why.short(row.change) if row.change and row.verdict in CHANGED else "",
             "verdict": words.verdict(row),
@@ -52,7 +54,7 @@ def _grams(row: LevelRow, carbon: CarbonIntensity) -> str:
 
 def claim_table(rows: Sequence[ClaimRow], *, style: str) -> str:
     """What each finding asserts, what was measured, and what the paper says."""
-    cases = short_cases(rows)
+    cases = short_cases(row.key for row in rows)
     records = [
         {
             "finding": row.key.finding,
@@ -67,9 +69,28 @@ def claim_table(rows: Sequence[ClaimRow], *, style: str) -> str:
     return _table(records, right=(), style=style)
 
 
-def short_cases(rows: Iterable[Row]) -> dict[CaseKey, str]:
+def blessing_table(levels: Sequence[Blessed]) -> str:
+    """What blessing does to every level, in words that ``Blessed`` explains."""
+    levels = sorted(levels, key=lambda level: natural(level.key))
+    cases = short_cases(level.key for level in levels)
+    records = [
+        {
+            "finding": level.key.finding,
+            "case": cases[level.key],
+            "arm": level.arm,
+            "kind": level.kind,
+            "blessed": words.joules(level.reference_joules) if level.reference_joules else "",
+            "J/token": f"{words.joules(level.joules)}{'/call' if level.unit == 'call' else ''}",
+            "change": words.change(level.change) if level.change else "",
+        }
+        for level in levels
+    ]
+    return _table(records, right=("blessed", "J/token"), style="simple")
+
+
+def short_cases(of: Iterable[CaseKey]) -> dict[CaseKey, str]:
     """What tables call each case: its parameters alone where its finding has one test, else all of it."""
-    keys = {row.key for row in rows}
+    keys = set(of)
     tests: dict[str, set[str]] = {}
     for key in keys:
         tests.setdefault(key.finding, set()).add(key.case.partition("[")[0])

@@ -6,11 +6,16 @@ from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow
 from pytest_llm_energy.verdicts.statistics import Interval
 
 
-def percent(fraction: float, *, digits: int = 1) -> str:
+def percent(fraction: float) -> str:
     """A relative change: ``+6.2 %``."""
     if not math.isfinite(fraction):
         return "?"
-    return f"{fraction * 100:+.{digits}f} %"
+    return f"{fraction * 100:+.1f} %"
+
+
+def budget(fraction: float) -> str:
+    """An allowed increase, as exactly as it was set: ``+2.5 %``."""
+    return f"{fraction * 100:+.3g} %"
 
 
 def change(interval: Interval) -> str:

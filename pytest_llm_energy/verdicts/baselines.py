@@ -23,7 +23,7 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     seconds_per_token: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)]
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The starts of one suite run on one host state.
 
     Attributes:
@@ -36,6 +36,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         relative_uncertainty: of the metering of one run, one standard deviation, as it was stated then; the judge
             takes that of the run it judges, which is of the same arm and method.
         starts: samples by case and arm, one entry per engine start.
+        moved: arms by case whose level this session moved, up or down on purpose; earlier sessions are no
+            reference of theirs.
     """
 
     when: str
@@ -46,30 +48,87 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     relative_uncertainty: Annotated[float, msgspec.Meta(ge=0)]
     starts: tuple[dict[str, dict[str, Samples]], ...]
     simulated: bool = False
+    moved: dict[str, tuple[str, ...]] = {}
 
 
-class BaselineCase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BudgetChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A budget was set.
+
+    Attributes:
+        when: date and time (ISO 8601, UTC).
+        old: the budget before; None where the suite's was taken.
+        new: the budget since.
+        reason: why.
+    """
+
+    when: str
+    old: Annotated[float, msgspec.Meta(gt=0)] | None
+    new: Annotated[float, msgspec.Meta(gt=0)]
+    reason: str
+
+
+class Absent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A claim is known not to hold on this GPU model.
+
+    Attributes:
+        when: date and time it was recorded (ISO 8601, UTC).
+        reason: why it does not hold.
+    """
+
+    when: str
+    reason: str
+
+
+class BaselineCase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a case serves, and how much more it may take.
 
     Attributes:
         tp: devices it runs on.
         arms: identity of each arm's scenario; other identities are not compared with it.
         budget: allowed relative increase of a level; None takes the suite's.
+        budget_changes: how it came to be that, in order.
+        absent: claims that are known not to hold on this GPU model, as reports word them.
     """
 
     tp: int
     arms: dict[str, Identity]
     budget: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    budget_changes: tuple[BudgetChange, ...] = ()
+    absent: dict[str, Absent] = {}
 
 
-class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Blessed sessions of one finding on one GPU model; file ``<gpu>/<finding>.json``."""
+class Trimmed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something was taken out of a baseline.
+
+    Attributes:
+        when: date and time (ISO 8601, UTC).
+        what: ``CASE``, ``CASE: ARM`` or ``CASE: CLAIM``.
+        reason: why.
+    """
+
+    when: str
+    what: str
+    reason: str
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Blessed sessions of one finding on one GPU model; file ``<gpu>/<finding>.json``.
+
+    Attributes:
+        schema: of the file.
+        finding: what the test file is about.
+        gpu: key of the GPU model.
+        cases: what each case serves, and what is recorded of it.
+        sessions: in the order they were blessed; the first stays for ever.
+        trimmed: what was taken out, in order.
+    """
 
     schema: int
     finding: str
     gpu: str
     cases: dict[str, BaselineCase]
     sessions: tuple[Session, ...]
+    trimmed: tuple[Trimmed, ...] = ()
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

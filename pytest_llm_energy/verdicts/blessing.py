@@ -1,6 +1,7 @@
 """Turning a journal into baselines: the one way in."""
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -16,43 +17,82 @@ from pytest_llm_energy.verdicts.baselines import (
     write_baseline,
 )
 from pytest_llm_energy.verdicts.journal import Journal
-from pytest_llm_energy.verdicts.judge import arm_identity, by_start, relative_uncertainty
-from pytest_llm_energy.verdicts.measured import Arm
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey
 from pytest_llm_energy.verdicts.records import Checked, Opened
+from pytest_llm_energy.verdicts.reference import (
+    arm_identity,
+    by_start,
+    change_since,
+    gated,
+    reference_of,
+    relative_uncertainty,
+)
+from pytest_llm_energy.verdicts.statistics import Interval
+
+Kind = Literal["create", "raise", "lower", "keep"]
+"""What blessing does to a level: there was none to compare with, the new one is above or below the blessed sessions
+beyond doubt, or it agrees with them."""
 
 
 class Blessed(msgspec.Struct, frozen=True, kw_only=True):
-    """What blessing did to one case.
+    """What blessing does to one level.
 
     Attributes:
         path: the baseline file.
-        case: the case.
-        created: whether the case is new in that file.
-        sessions: blessed sessions the file holds now.
+        key: the case.
+        arm: the arm.
+        unit: ``token`` or ``call``.
+        kind: what is done to it.
+        joules: the new level, per unit.
+        reference_joules: the level that was blessed, None where none compares.
+        change: the new level against that one.
+        note: why none compares, where there is a baseline, or why little can be told.
     """
 
     path: Path
-    case: str
-    created: bool
-    sessions: int
+    key: CaseKey
+    arm: str
+    unit: str
+    kind: Kind
+    joules: float
+    reference_joules: float | None = None
+    change: Interval | None = None
+    note: str | None = None
 
 
-def bless(journal: Journal, folder: Path, *, reason: str, with_arguments: bool = False) -> list[Blessed]:
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A finding's baseline with what a journal adds to it.
+
+    Attributes:
+        baseline: as it would be.
+        levels: what that does to each level, empty where every session is blessed already.
+    """
+
+    baseline: Baseline
+    levels: tuple[Blessed, ...]
+
+
+def bless(
+    journal: Journal, folder: Path, *, reason: str, with_arguments: bool = False, allow_raise: bool = False
+) -> list[Blessed]:
     """Add a journal's sessions to the baselines of the findings it measured.
 
     A journal holds one session, or one per suite run and set of boards where it was resumed or has several; those
     that are blessed already stay as they are. Sessions are added, never replaced: the first one stays, so that
-    creep since then can be seen. Every file is prepared before the first is written.
+    creep since then can be seen. One that raises or lowers a level is where that level's reference begins. Every
+    file is prepared before the first is written.
 
     Args:
         journal: what was measured.
         folder: of the baselines.
         reason: why these levels are right.
         with_arguments: bless also what was measured with engine arguments that the scenarios do not say.
+        allow_raise: bless also levels that are above their blessed sessions beyond doubt.
 
     Raises:
         BaselineError: no reason is given, the journal holds nothing to bless, its sessions are blessed already, a
-            case now serves something else than its baseline, or a file cannot be read or written.
+            case now serves something else than its baseline, a level is raised and may not be, or a file cannot be
+            read or written.
     """
     if not reason.strip():
         raise BaselineError("blessing needs a reason: --reason 'why these levels are right'")
@@ -66,19 +106,27 @@ def bless(journal: Journal, folder: Path, *, reason: str, with_arguments: bool =
     prepared = []
     for finding, checks in _findings(journal, "bless").items():
         old = read_baseline(folder, journal.opened.gpu, finding)
-        place = str(baseline_path(folder, journal.opened.gpu, finding))
-        prepared.append(_prepare(journal, old, place, checks, reason))
-    if not any(checks for _, _, checks in prepared):
+        prepared.append(_prepare(journal, old, baseline_path(folder, journal.opened.gpu, finding), checks, reason))
+    levels = [level for made in prepared for level in made.levels]
+    if not levels:
         when = ", ".join(sorted({opened.when for opened in journal.openings}))
         raise BaselineError(f"the session of {when} is blessed already")
-    report = []
-    for baseline, created, checks in (done for done in prepared if done[2]):
-        path = write_baseline(folder, baseline)
-        for check in checks:
-            case = check.key.case
-            fresh = case in created
-            report.append(Blessed(path=path, case=case, created=fresh, sessions=len(baseline.sessions)))
-    return report
+    raised = [level for level in levels if level.kind == "raise"]
+    if raised and not allow_raise:
+        raise BaselineError("\n".join([RAISED.format(len(raised)), *map(_says, raised)]))
+    for made in prepared:
+        if made.levels:
+            write_baseline(folder, made.baseline)
+    return levels
+
+
+RAISED = "levels that this would raise: {}; nothing was blessed. If that is meant, bless with --allow-raise:"
+
+
+def _says(level: Blessed) -> str:
+    assert level.change is not None
+    low, high = level.change.low * 100, level.change.high * 100
+    return f"  {level.key}, {level.arm}: between {low:+.1f} % and {high:+.1f} % J/{level.unit}"
 
 
 def as_baselines(journal: Journal, *, reason: str) -> dict[str, Baseline]:
@@ -88,8 +136,7 @@ def as_baselines(journal: Journal, *, reason: str) -> dict[str, Baseline]:
         BaselineError: the journal holds nothing to compare with.
     """
     findings = _findings(journal, "compare with")
-    place = str(journal.path)
-    return {f: _prepare(journal, None, place, checks, reason)[0] for f, checks in findings.items()}
+    return {f: _prepare(journal, None, journal.path, checks, reason).baseline for f, checks in findings.items()}
 
 
 def _findings(journal: Journal, what: str) -> dict[str, list[Checked]]:
@@ -103,31 +150,75 @@ def _findings(journal: Journal, what: str) -> dict[str, list[Checked]]:
     return dict(sorted(findings.items()))
 
 
-def _prepare(
-    journal: Journal, old: Baseline | None, place: str, checks: list[Checked], reason: str
-) -> tuple[Baseline, set[str], list[Checked]]:
-    """A finding's baseline with what a journal adds to the old one, the cases new in it, and those added."""
+def _prepare(journal: Journal, old: Baseline | None, path: Path, checks: list[Checked], reason: str) -> Prepared:
+    """A finding's baseline with what a journal adds to the old one."""
     sessions = list(old.sessions) if old else []
     known = [(session.when, session.fingerprint) for session in sessions]
     cases = dict(old.cases) if old else {}
-    added: list[Checked] = []
+    levels: list[Blessed] = []
     for opened in journal.openings:
         own = [check for check in checks if journal.opened_for(check.key) is opened]
         if not own or (opened.when, opened.fingerprint) in known:
             continue
         for check in own:
             arms = journal.measured(check).arms
-            cases[check.key.case] = _case(cases.get(check.key.case), check, arms, f"{place}: {check.key.case}")
-        sessions.append(_session(journal, opened, own, reason))
-        added += own
-    created = {check.key.case for check in added} - (old.cases.keys() if old else set())
+            cases[check.key.case] = _case(cases.get(check.key.case), check, arms, str(path))
+        of_session = [
+            _level(path, journal, check, arm, old) for check in own for arm in journal.measured(check).arms
+        ]
+        sessions.append(_session(journal, opened, own, reason, _moved(of_session)))
+        levels += of_session
     baseline = Baseline(
-        schema=SCHEMA, finding=checks[0].key.finding, gpu=journal.opened.gpu, cases=cases, sessions=tuple(sessions)
+        schema=SCHEMA,
+        finding=checks[0].key.finding,
+        gpu=journal.opened.gpu,
+        cases=cases,
+        sessions=tuple(sessions),
+        trimmed=old.trimmed if old else (),
     )
-    return baseline, created, added
+    return Prepared(baseline=baseline, levels=tuple({(level.key, level.arm): level for level in levels}.values()))
 
 
-def _session(journal: Journal, opened: Opened, checks: list[Checked], reason: str) -> Session:
+def _level(path: Path, journal: Journal, check: Checked, arm: Arm, old: Baseline | None) -> Blessed:
+    """What blessing an arm of a check does to its level, by the judge's own interval."""
+    here = journal.opened_for(check.key).fingerprint
+    reference = reference_of(arm, check.key, old, here)
+    level = Blessed(
+        path=path, key=check.key, arm=arm.name, unit=arm.unit, kind="create", joules=arm.joules_per_token
+    )
+    if not reference.sessions:
+        note = reference.note if reference.reason != "no-baseline" else None
+        return msgspec.structs.replace(level, note=note)
+    change = change_since(arm, check.key, reference.sessions, here=here, stack={})
+    kind: Kind = "raise" if change.joules.low > 0 else "lower" if change.joules.high < 0 else "keep"
+    # Where nothing is gated, a raise would loosen nothing, and sessions scatter by more than the interval says.
+    return msgspec.structs.replace(
+        level,
+        kind=kind if gated(arm, check.key) else "keep",
+        reference_joules=change.reference_joules,
+        change=change.joules,
+        note=OTHER_BOARD if change.other_board else None,
+    )
+
+
+OTHER_BOARD = (
+    "no blessed session is of this board, and boards differ: a raise may not show; from now on its levels are "
+    "compared with this session"
+)
+
+
+def _moved(levels: list[Blessed]) -> dict[str, tuple[str, ...]]:
+    """Arms by case whose level is raised or lowered."""
+    moved: dict[str, list[str]] = {}
+    for level in levels:
+        if level.kind in ("raise", "lower"):
+            moved.setdefault(level.key.case, []).append(level.arm)
+    return {case: tuple(sorted(set(arms))) for case, arms in sorted(moved.items())}
+
+
+def _session(
+    journal: Journal, opened: Opened, checks: list[Checked], reason: str, moved: dict[str, tuple[str, ...]]
+) -> Session:
     """What one suite run measured of a finding on the same devices."""
     starts: list[dict[str, dict[str, Samples]]] = []
     uncertainties = []
@@ -150,19 +241,21 @@ def _session(journal: Journal, opened: Opened, checks: list[Checked], reason: st
         relative_uncertainty=max(uncertainties),
         starts=tuple(starts),
         simulated=opened.simulated,
+        moved=moved,
     )
 
 
 def _case(old: BaselineCase | None, check: Checked, arms: tuple[Arm, ...], place: str) -> BaselineCase:
     identities = {arm.name: arm_identity(arm) for arm in arms}
-    known = old.arms if old else {}
-    changed = sorted(name for name in known.keys() & identities.keys() if known[name] != identities[name])
+    kept = old or BaselineCase(tp=check.tp, arms={})
+    both = kept.arms.keys() & identities.keys()
+    changed = sorted(name for name in both if kept.arms[name] != identities[name])
     if changed:
         raise BaselineError(
-            f"{place} now serves something else in {', '.join(changed)}; delete the case and its samples from "
-            "the file to begin it anew"
+            f"{place}: {check.key.case} now serves something else in {', '.join(changed)}; to begin it anew: "
+            f"llm-energy trim --only '{check.key}' --reason ..."
         )
-    return BaselineCase(tp=check.tp, arms={**known, **identities}, budget=old.budget if old else None)
+    return msgspec.structs.replace(kept, tp=check.tp, arms={**kept.arms, **identities})
 
 
 def _samples(arm: Arm) -> list[Samples]:

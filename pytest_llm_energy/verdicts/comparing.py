@@ -6,8 +6,9 @@ import msgspec
 
 from pytest_llm_energy.errors import JournalError
 from pytest_llm_energy.verdicts.blessing import as_baselines
+from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET
 from pytest_llm_energy.verdicts.journal import Journal
-from pytest_llm_energy.verdicts.judge import DEFAULT_BUDGET, Conditions, judge
+from pytest_llm_energy.verdicts.judge import Conditions, judge
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.rows import Row
 

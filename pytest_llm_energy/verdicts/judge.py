@@ -8,23 +8,28 @@ import msgspec
 
 from pytest_llm_energy.errors import EnergyError, MeasurementError
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
-from pytest_llm_energy.serving.scenario import Identity, differences
+from pytest_llm_energy.serving.scenario import differences
 from pytest_llm_energy.verdicts import statistics
-from pytest_llm_energy.verdicts.baselines import Baseline, Published, Session
+from pytest_llm_energy.verdicts.baselines import Baseline, Published
+from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET, budget_of
 from pytest_llm_energy.verdicts.causes import Cause
 from pytest_llm_energy.verdicts.claims import paired
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured
 from pytest_llm_energy.verdicts.phases import Phases, phases, series_of
-from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS, Quantity, samples_of
+from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS, samples_of
 from pytest_llm_energy.verdicts.records import Checked
+from pytest_llm_energy.verdicts.reference import (
+    Reference,
+    change_since,
+    drift_of,
+    gated,
+    reference_of,
+    relative_uncertainty,
+)
 from pytest_llm_energy.verdicts.rows import Change, LevelRow, LevelVerdict, Row
 from pytest_llm_energy.verdicts.statements import judge_claim, published_figure
-from pytest_llm_energy.verdicts.statistics import ALPHA, Interval, Sample, runs_to_tell
-
-DEFAULT_BUDGET = 0.03
-"""Relative increase that passes where nobody has set another: small against what upgrades cost, and above what
-sessions on one board can resolve. Boards differ by more (``statistics.BOARD_SD``)."""
+from pytest_llm_energy.verdicts.statistics import ALPHA, Interval, runs_to_tell
 
 IMPROVEMENT = 0.01
 """A level counts as improved when it is lower than its reference by this much, beyond doubt."""
@@ -67,7 +72,9 @@ def judge(check: Checked, measured: Measured, conditions: Conditions) -> list[Ro
     rows: list[Row] = [_judge_level(arm, check, measured, conditions) for arm in measured.arms]
     if check.claim is not None:
         figure = published_figure(check, conditions.published)
-        rows += judge_claim(check.claim, measured, figure, alpha=ALPHA / check.looks)
+        case = conditions.baseline.cases.get(check.key.case) if conditions.baseline else None
+        absent = case.absent if case else {}
+        rows += judge_claim(check.claim, measured, figure, absent=absent, alpha=ALPHA / check.looks)
     return rows
 
 
@@ -115,7 +122,13 @@ def judge_recorded(
 
 def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Conditions) -> LevelRow:
     key = measured.key
-    budget = _budget(check, conditions)
+    baseline = conditions.baseline
+    budget, loosened = budget_of(
+        baseline.cases.get(key.case) if baseline else None,
+        overriding=conditions.budget,
+        stated=check.budget,
+        default=conditions.default_budget,
+    )
     values = [run.joules_per_unit for run in arm.runs]
     row = LevelRow(
         key=key,
@@ -130,18 +143,21 @@ def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Condi
         estimated=arm.estimated,
     )
     reason = note = None
-    gated = key.gpu != "cpu" and not arm.estimated
+    judged = gated(arm, key)
+    alpha = ALPHA / check.looks
     if arm.against:
         # How windows of a GPU spread is known; those of a CPU spread as its other tenants have it.
-        window_sd = statistics.WINDOW_SD if gated else None
-        change: Change | None = _change_against(arm, conditions, window_sd=window_sd, alpha=ALPHA / check.looks)
+        window_sd = statistics.WINDOW_SD if judged else None
+        change: Change | None = _change_against(arm, conditions, window_sd=window_sd, alpha=alpha)
     else:
-        sessions, reason, note = _reference(arm, key, conditions)
-        change = _change(arm, key, sessions, conditions, ALPHA / check.looks) if sessions else None
-    if not gated:
+        reference = reference_of(arm, key, baseline, conditions.fingerprint)
+        reason, note = reference.reason, reference.note
+        change = _change_since(arm, key, reference, conditions, alpha) if reference.sessions else None
+    if not judged:
         says = "joules are estimated: shown, never gated" if arm.estimated else "a CPU's levels are not gated"
         note = f"{says}; {note}" if note else says
         return msgspec.structs.replace(row, verdict="shown", change=change, reason=reason or "not-gated", note=note)
+    row = msgspec.structs.replace(row, loosened=loosened)
     if change is None:
         return msgspec.structs.replace(row, reason=reason, note=note)
     verdict, reason, note = decide(change.joules, budget)
@@ -179,74 +195,13 @@ def decide(change: Interval, budget: float) -> tuple[LevelVerdict, str | None, s
     return "inconclusive", "near-budget", "the budget lies within the interval"
 
 
-def _reference(arm: Arm, key: CaseKey, conditions: Conditions) -> tuple[list[Session], str | None, str | None]:
-    """Blessed sessions the arm may be compared with, or why there are none."""
-    baseline = conditions.baseline
-    case = baseline.cases.get(key.case) if baseline else None
-    if baseline is None or case is None or arm.name not in case.arms:
-        return [], "no-baseline", f"no baseline of {key.finding} {key.case} {arm.name} on {key.gpu}"
-    if differs := differences(case.arms[arm.name], arm_identity(arm)):
-        return [], "scenario-differs", "the baseline served something else: " + "; ".join(differs)
-    sessions = [session for session in baseline.sessions if samples_of(session, key.case, arm.name)]
-    if not sessions:
-        return [], "no-baseline", f"no blessed session has samples of {key.case} {arm.name}"
-    now = conditions.fingerprint.identity
-    matching = [session for session in sessions if session.fingerprint.identity == now]
-    if not matching:
-        differs = differences(sessions[-1].fingerprint.identity, now)
-        return [], "hardware-differs", "the baseline is of other hardware: " + "; ".join(differs)
-    methods = {run.reading.method for run in arm.runs}
-    alike = [session for session in matching if {session.method} == methods]
-    if not alike:
-        then = ", ".join(sorted({session.method for session in matching}))
-        says = (
-            f"the baseline was metered by {then}, and this by {', '.join(sorted(methods))}: choose --energy-meter"
-        )
-        return [], "method-differs", says
-    # Boards differ by more than the sessions of one board do: this board's own are the reference, where it has any.
-    own = [session for session in alike if set(session.fingerprint.boards) == set(conditions.fingerprint.boards)]
-    return own or alike, None, None
-
-
-def _change(arm: Arm, key: CaseKey, sessions: list[Session], conditions: Conditions, alpha: float) -> Change:
-    # Metered by the same method (_reference sees to that), the same arm is known equally well on both sides.
-    metering = relative_uncertainty(arm)
-    boards = conditions.fingerprint.boards
-
-    def sides(of: Quantity, uncertainty: float) -> tuple[Sample, Sample]:
-        return (
-            of.now(arm, boards=boards, relative_uncertainty=uncertainty),
-            of.then(sessions, key.case, arm.name, relative_uncertainty=uncertainty),
-        )
-
-    now, reference = sides(JOULES, metering)
-    joules = statistics.change(now, reference, alpha=alpha)
-    seconds = statistics.change(*sides(SECONDS, 0.0), alpha=alpha)
-    watts = statistics.change(*sides(WATTS, metering), alpha=alpha)
-    first, last = sessions[0], sessions[-1]
-    other_board = now.boards != reference.boards
-    where = " on other boards" if other_board else " on this board" if reference.boards else ""
-    count = "1 session" if len(sessions) == 1 else f"{len(sessions)} sessions"
-    return Change(
-        joules=joules,
-        cause=Cause.of(joules, seconds, watts),
-        reference_joules=math.exp(reference.log_mean()),
-        reference=f"baseline, {count}{where} since {first.when[:10]} ({first.reason})",
-        other_board=other_board,
-        stack=_changed_since(last, conditions),
-    )
-
-
-def _changed_since(session: Session, conditions: Conditions) -> tuple[str, ...]:
-    """What serves otherwise than in a session, and what the host runs otherwise, as far as both recorded it."""
-    then, now = session.fingerprint.state, conditions.fingerprint.state
-    recorded = then.keys() & now.keys()
-    return tuple(
-        differences(
-            {**{name: then[name] for name in recorded}, **session.stack},
-            {**{name: now[name] for name in recorded}, **conditions.stack},
-        )
-    )
+def _change_since(arm: Arm, key: CaseKey, reference: Reference, conditions: Conditions, alpha: float) -> Change:
+    """The level against blessed sessions, and where it is gated, how far it is from the first of all."""
+    here = conditions.fingerprint
+    change = change_since(arm, key, reference.sessions, here=here, stack=conditions.stack, alpha=alpha)
+    if not gated(arm, key):
+        return change
+    return msgspec.structs.replace(change, drift=drift_of(arm, key, reference, here, alpha=alpha))
 
 
 def _change_against(arm: Arm, conditions: Conditions, *, window_sd: float | None, alpha: float) -> Change:
@@ -280,7 +235,10 @@ def _phases(arm: Arm, change: Change, measured: Measured, conditions: Conditions
         then = {length: list(JOULES.by_start(other.against).values()) for length, other in series.items()}
         return phases(change.joules, now, then, (side, side))
     case = measured.key.case
-    compared = [_reference(other, measured.key, conditions)[0] for other in series.values()]
+    compared = [
+        reference_of(other, measured.key, conditions.baseline, conditions.fingerprint).sessions
+        for other in series.values()
+    ]
     sessions = [
         session
         for session in compared[0]
@@ -292,24 +250,3 @@ def _phases(arm: Arm, change: Change, measured: Measured, conditions: Conditions
     reference = JOULES.then(sessions, case, arm.name, relative_uncertainty=metering)
     blessed = {length: JOULES.starts_then(sessions, case, other.name) for length, other in series.items()}
     return phases(change.joules, now, blessed, (side, reference))
-
-
-def by_start(arm: Arm) -> dict[str, list[float]]:
-    """Joules per token of an arm's runs by engine start."""
-    return JOULES.by_start(arm.runs)
-
-
-def relative_uncertainty(arm: Arm) -> float:
-    """Relative standard deviation of the metering of one of its runs."""
-    return stats.fmean(run.reading.uncertainty_joules / run.reading.joules for run in arm.runs)
-
-
-def arm_identity(arm: Arm) -> Identity:
-    """What must match before two levels of an arm are compared."""
-    return arm.identity if arm.identity is not None else {"callable": arm.name}
-
-
-def _budget(check: Checked, conditions: Conditions) -> float:
-    case = conditions.baseline.cases.get(check.key.case) if conditions.baseline else None
-    stated = (conditions.budget, check.budget, case.budget if case else None)
-    return next((budget for budget in stated if budget is not None), conditions.default_budget)

@@ -37,14 +37,30 @@ class Quantity:
             boards=frozenset(boards),
         )
 
-    def then(self, sessions: Sequence[Session], case: str, arm: str, *, relative_uncertainty: float) -> Sample:
-        """The side that it is judged by: an arm in blessed sessions."""
+    def then(
+        self,
+        sessions: Sequence[Session],
+        case: str,
+        arm: str,
+        *,
+        relative_uncertainty: float,
+        scatter_of: Sequence[Session] = (),
+    ) -> Sample:
+        """The side that it is judged by: an arm in blessed sessions.
+
+        Args:
+            sessions: the blessed sessions.
+            case: name of the case.
+            arm: name of the arm.
+            relative_uncertainty: of the metering of one run, one standard deviation.
+            scatter_of: sessions that tell how much such levels scatter, if not those.
+        """
         return Sample(
             starts=tuple(self.starts_then(sessions, case, arm)),
             relative_uncertainty=relative_uncertainty,
             sessions=len(sessions),
             boards=frozenset(board for session in sessions for board in session.fingerprint.boards),
-            by_board=self._by_board(sessions, case, arm),
+            by_board=self._by_board(scatter_of or sessions, case, arm),
         )
 
     def starts_then(self, sessions: Sequence[Session], case: str, arm: str) -> list[tuple[float, ...]]:

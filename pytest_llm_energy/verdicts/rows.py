@@ -11,9 +11,21 @@ from pytest_llm_energy.verdicts.phases import Phases
 from pytest_llm_energy.verdicts.statistics import Interval
 
 LevelVerdict = Literal["ok", "improved", "regressed", "inconclusive", "incomparable", "shown"]
-ClaimVerdict = Literal["confirms", "contradicts", "new", "inconclusive"]
+ClaimVerdict = Literal["confirms", "contradicts", "absent", "new", "inconclusive"]
 Verdict = LevelVerdict | ClaimVerdict
 Gate = Literal["on", "strict", "off"]
+
+
+class Drift(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a level is from the first blessed session, beyond doubt.
+
+    Attributes:
+        joules: relative change of joules per token since then.
+        since: when that session was measured (ISO 8601).
+    """
+
+    joules: Interval
+    since: str
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +40,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         other_board: whether the reference was measured on other boards of this model.
         side_by_side: whether the reference is another stack, measured in turn with this one.
         phases: whether it lies in prefill or in decode; None where that cannot be told, or nothing changed.
+        drift: how far the level is from the first blessed session; None where that says nothing more.
     """
 
     joules: Interval
@@ -38,6 +51,23 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     other_board: bool = False
     side_by_side: bool = False
     phases: Phases | None = None
+    drift: Drift | None = None
+
+
+class Loosened(msgspec.Struct, frozen=True, kw_only=True):
+    """In which way the budget of a level is looser than it was.
+
+    Attributes:
+        was: the default budget, or the tightest that its baseline ever had.
+        by: who says what it is now.
+        reason: why, as its baseline records it.
+        when: since when (ISO 8601), as its baseline records it.
+    """
+
+    was: float
+    by: Literal["command line", "ini file", "test", "baseline"]
+    reason: str | None = None
+    when: str | None = None
 
 
 class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="level"):
@@ -58,6 +88,7 @@ class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
         note: the reason in words.
         estimated: whether the joules are modelled.
         needs: about how many runs would decide an inconclusive level; None where no number would.
+        loosened: in which way the budget is looser than it was; None where it is not, or gates nothing.
     """
 
     key: CaseKey
@@ -74,6 +105,7 @@ class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
     note: str | None = None
     estimated: bool = False
     needs: int | None = None
+    loosened: Loosened | None = None
 
 
 class ClaimRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="claim"):
@@ -87,6 +119,7 @@ class ClaimRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
         paper: the published figure in words, None where nothing was published.
         verdict: what was decided.
         reason: reason code of a verdict that decides nothing.
+        note: what its baseline records of it, in words.
     """
 
     key: CaseKey
@@ -96,6 +129,7 @@ class ClaimRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
     verdict: ClaimVerdict
     paper: str | None = None
     reason: str | None = None
+    note: str | None = None
 
 
 Row = LevelRow | ClaimRow
@@ -107,7 +141,7 @@ REACH = 30
 """Times the runs that there are; further looks bring four times as many, but three runs tell their own spread so
 roughly that a sharper rule gave up on one regression of 6 % in twenty (``benchmarks/gate_power.py``)."""
 
-DECIDED = frozenset({"ok", "improved", "regressed", "confirms", "contradicts", "new"})
+DECIDED = frozenset({"ok", "improved", "regressed", "confirms", "contradicts", "absent", "new"})
 FAILING = {
     "off": frozenset[str](),
     "on": frozenset({"regressed", "contradicts"}),
@@ -118,6 +152,7 @@ WORST_FIRST: tuple[Verdict, ...] = (
     "contradicts",
     "inconclusive",
     "incomparable",
+    "absent",
     "improved",
     "new",
     "confirms",

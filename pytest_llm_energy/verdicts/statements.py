@@ -1,7 +1,11 @@
 """What a claim states, judged against what the paper published."""
 
+from collections.abc import Mapping
+
+import msgspec
+
 from pytest_llm_energy.errors import MeasurementError
-from pytest_llm_energy.verdicts.baselines import Figure, Published
+from pytest_llm_energy.verdicts.baselines import Absent, Figure, Published
 from pytest_llm_energy.verdicts.claims import Claim, Statement
 from pytest_llm_energy.verdicts.measured import CaseKey, Measured
 from pytest_llm_energy.verdicts.records import Checked
@@ -26,9 +30,37 @@ def published_figure(check: Checked, published: Published | None) -> Figure | No
     return next((figure for figure in figures if figure.gpu == check.key.gpu), figures[0])
 
 
-def judge_claim(claim: Claim, measured: Measured, figure: Figure | None, *, alpha: float = ALPHA) -> list[ClaimRow]:
-    """One row per statement of the claim, its bounds wrong with a chance of ``alpha`` each."""
-    return [_judge_statement(s, measured.key, figure) for s in claim.statements(measured, alpha=alpha)]
+def judge_claim(
+    claim: Claim,
+    measured: Measured,
+    figure: Figure | None,
+    *,
+    absent: Mapping[str, Absent] = {},
+    alpha: float = ALPHA,
+) -> list[ClaimRow]:
+    """One row per statement of the claim.
+
+    Args:
+        claim: what the finding asserts.
+        measured: what it is about.
+        figure: what was published, None where nothing was.
+        absent: statements that are known not to hold here.
+        alpha: chance, per bound, that it excludes the truth.
+    """
+    rows = [_judge_statement(s, measured.key, figure) for s in claim.statements(measured, alpha=alpha)]
+    return [_known_absent(row, absent[row.says]) if row.says in absent else row for row in rows]
+
+
+def _known_absent(row: ClaimRow, known: Absent) -> ClaimRow:
+    """The verdict on a claim that is known not to hold here; that it holds again is told, not failed."""
+    recorded = f"{known.reason}, {known.when[:10]}"
+    if row.verdict == "contradicts":
+        note = f"known not to hold here: {recorded}"
+        return msgspec.structs.replace(row, verdict="absent", note=note)
+    if row.verdict in ("confirms", "new"):
+        note = f"holds again, where it was known not to: {recorded}; to forget that: llm-energy trim --only"
+        return msgspec.structs.replace(row, note=note)
+    return row
 
 
 def _judge_statement(statement: Statement, key: CaseKey, figure: Figure | None) -> ClaimRow:

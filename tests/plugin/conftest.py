@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import scipy.special  # noqa: F401  pytester unloads what a test imports, and numpy cannot be loaded twice
 
 from pytest_llm_energy import Scenario, saves
 from pytest_llm_energy.verdicts.claims import Claim
@@ -47,6 +48,7 @@ class Project:
         invalid: bool = False,
         claim: Claim | None = saves,
         gpu: str = "h200",
+        budget: float | None = None,
     ) -> SimulatedSession:
         """A journal whose levels are the true ones times a factor per size and arm."""
         session = SimulatedSession(self.path / name, when=when, noise=noise, gpu=gpu)
@@ -58,7 +60,7 @@ class Project:
                 )
                 for arm, level in TRUE_LEVELS.items()
             }
-            session.case("batching", f"falls[{size}]", levels, claim=claim, invalid=invalid)
+            session.case("batching", f"falls[{size}]", levels, claim=claim, invalid=invalid, budget=budget)
         return session
 
     def replay(self, journal: SimulatedSession, *options: str) -> pytest.RunResult:

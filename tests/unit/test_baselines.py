@@ -61,6 +61,11 @@ def test_reading_what_was_written_gives_the_same(file: Path) -> None:
     assert file.read_text() == before
 
 
+def test_what_says_nothing_new_is_not_written(file: Path) -> None:
+    keys = json.loads(file.read_text())["sessions"][0].keys()
+    assert not {"moved"} & keys
+
+
 def test_what_identifies_a_scenario_is_kept_exactly(tmp_path: Path) -> None:
     odd = PLAIN.replace(decoding=Sample(temperature=0.123456789))
     session = SimulatedSession(tmp_path / "journal.jsonl")

@@ -159,6 +159,55 @@ def test_a_driver_upgrade_is_a_change_of_the_stack() -> None:
     assert row.change.stack == ("cuda: 12.8 -> 13.0", "driver: 570.86.15 -> 580.159.04")
 
 
+def blessed(*levels: float, moved: tuple[int, ...] = (), **others: Fingerprint) -> Baseline:
+    """A baseline with a session per level; of those whose position is in ``moved`` it is the new reference.
+
+    ``others`` are the fingerprints of sessions by position, as ``at_1``.
+    """
+    first = baseline()
+    sessions = []
+    for number, level in enumerate(levels):
+        (session,) = baseline(level, where=others.get(f"at_{number}", HERE)).sessions
+        arms = {KEY.case: ("arm",)} if number in moved else {}
+        when = f"2026-01-0{number + 1}T00:00:00+00:00"
+        sessions.append(msgspec.structs.replace(session, when=when, moved=arms))
+    return msgspec.structs.replace(first, sessions=tuple(sessions))
+
+
+def test_a_level_is_compared_with_the_sessions_since_it_was_moved_last() -> None:
+    made = arm("arm", [x * 1.1 for x in (0.999, 1.0, 1.001)])
+    row = level_of(made, blessed(1.0, 1.2, 1.1, 1.1, moved=(1, 2)))
+    assert row.change is not None
+    assert row.change.reference_joules == pytest.approx(1.1, rel=1e-3)
+    assert row.change.reference.startswith("baseline, 2 sessions on this board since 2026-01-03")
+
+
+def test_a_session_under_another_power_limit_moves_no_level_but_its_own() -> None:
+    made = arm("arm", [0.999, 1.0, 1.001])
+    row = level_of(made, blessed(1.0, 1.3, 1.5, moved=(2,), at_1=OTHER_LIMIT, at_2=OTHER_LIMIT))
+    assert row.change is not None
+    assert row.change.reference_joules == pytest.approx(1.0, rel=1e-3)
+
+
+def test_small_steps_that_each_agree_are_seen_as_creep_in_the_end() -> None:
+    made = arm("arm", [x * 1.05 for x in (0.999, 1.0, 1.001)])
+    row = level_of(made, blessed(1.0, 1.01, 1.02, 1.03, 1.04))
+    assert row.verdict != "regressed"
+    assert row.change is not None
+    assert row.change.drift is not None
+    assert row.change.drift.joules.value == pytest.approx(0.05, rel=0.01)
+    assert row.change.drift.since[:10] == "2026-01-01"
+
+
+def test_creep_on_this_board_is_seen_although_the_first_session_was_on_another() -> None:
+    elsewhere = msgspec.structs.replace(HERE, boards=("another",))
+    made = arm("arm", [x * 1.06 for x in (0.999, 1.0, 1.001)])
+    row = level_of(made, blessed(1.0, 1.0, 1.06, moved=(2,), at_0=elsewhere))
+    assert row.change is not None
+    assert row.change.drift is not None
+    assert row.change.drift.since[:10] == "2026-01-02"
+
+
 def claim_of(effect: float, claim: Claim, published: Published | None, figure: str | None) -> ClaimRow:
     measured = compared({"arm": [1 + effect] * 3, "control": [1.0] * 3})
     check = Checked(

@@ -13,7 +13,7 @@ from pytest_llm_energy.verdicts.rows import Change, ClaimRow, LevelRow
 from pytest_llm_energy.verdicts.statistics import Interval
 
 SCREEN_LINES = 24
-BLESSING = "llm-energy bless JOURNAL --reason ..."
+BLESSING = "llm-energy bless JOURNAL --allow-raise --reason ..."
 KEY = CaseKey(gpu="h200", finding="batching", case="energy_per_token_falls_as_the_batch_grows[16]")
 
 
@@ -82,7 +82,7 @@ def test_what_is_faster_but_hungrier_says_so() -> None:
             (energy = power x time per token: time -20.0 % [-21.2, -18.8], power +40.0 % [+37.9, +42.1])
   where:    in decode: decode +18.1 % [+16.5, +19.7], prefill +0.3 % [-2.1, +2.8], from 4 output lengths
   changed:  vllm: 0.20.2 -> 0.25.1, torch: 2.10.0 -> 2.11.0, python: 3.11 -> 3.12
-  to do:    find the change that did it; if it is meant, bless the new level: {BLESSING}"""
+  to do:    find the change that did it; if it is meant: {BLESSING}"""
     assert failure([FASTER_BUT_HUNGRIER]) == expected
 
 
@@ -96,7 +96,7 @@ def test_what_is_slower_at_the_same_power_says_so() -> None:
   why:      slower at the same power
             (energy = power x time per token: time +6.0 % [+4.3, +7.7], power +0.2 % [-1.4, +1.9])
   changed:  driver: 570.86.15 -> 580.159.04
-  to do:    find the change that did it; if it is meant, bless the new level: {BLESSING}"""
+  to do:    find the change that did it; if it is meant: {BLESSING}"""
     assert failure([SLOWER_AT_THE_SAME_POWER]) == expected
 
 
@@ -111,7 +111,7 @@ def test_what_has_no_known_cause_says_so_and_what_to_do_then() -> None:
             (energy = power x time per token: time +3.0 % [-3.0, +9.0], power +3.0 % [-4.0, +10.0])
   changed:  nothing that is recorded: neither packages, nor settings, nor the driver
   to do:    measure again over fresh engine starts (--energy-runs 6 --energy-starts 3); if it stays, look for what
-            is not recorded (cooling, other load, model files), or bless it: {BLESSING}"""
+            is not recorded (cooling, other load), or bless it: {BLESSING}"""
     assert failure([UNKNOWN]) == expected
 
 

@@ -1,0 +1,151 @@
+"""What a baseline records beside levels: the budget of a case, and claims that are known not to hold."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+import msgspec
+
+from pytest_llm_energy.errors import BaselineError
+from pytest_llm_energy.verdicts.baselines import (
+    Absent,
+    Baseline,
+    BaselineCase,
+    BudgetChange,
+    read_baseline,
+    read_published,
+    write_baseline,
+)
+from pytest_llm_energy.verdicts.journal import Journal
+from pytest_llm_energy.verdicts.judge import judge_recorded
+from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.rows import ClaimRow
+
+
+def set_budget(folder: Path, case: str, budget: float, *, reason: str, when: str) -> tuple[Path, BudgetChange]:
+    """Set how much more the levels of a case may take; the change is recorded beside it.
+
+    Args:
+        folder: of the baselines.
+        case: as reports write it, ``FINDING CASE on GPU``; the GPU model may be left out where one alone has it.
+        budget: relative increase that passes from now on.
+        reason: why.
+        when: the time now (ISO 8601, UTC).
+
+    Returns:
+        The file that was written, and the change.
+
+    Raises:
+        BaselineError: no reason is given, the case is not known, or has this budget; or a file cannot be read or
+            written.
+    """
+    need_reason(reason, "a budget")
+    baseline, key = find_case(read_baselines(folder), case)
+    old = baseline.cases[key.case]
+    if old.budget == budget:
+        raise BaselineError(f"{key} has a budget of {budget:.3g} already")
+    change = BudgetChange(when=when, old=old.budget, new=budget, reason=reason)
+    new = msgspec.structs.replace(old, budget=budget, budget_changes=(*old.budget_changes, change))
+    return write_baseline(folder, _with_case(baseline, key.case, new)), change
+
+
+def set_absent(journal: Journal, folder: Path, claim: str, *, reason: str, when: str) -> tuple[Path, ClaimRow]:
+    """Record that a claim does not hold on a GPU model, as a journal shows.
+
+    Args:
+        journal: in which the claim is contradicted.
+        folder: of the baselines.
+        claim: as reports write it, ``FINDING CASE: CLAIM``, or with ``on GPU`` and the verdict.
+        reason: why it does not hold there.
+        when: the time now (ISO 8601, UTC).
+
+    Returns:
+        The file that was written, and what the journal shows.
+
+    Raises:
+        BaselineError: no reason is given, the journal has no such claim or does not contradict it, its case has no
+            baseline yet; or a file cannot be read or written.
+        EnergyError: a case of the journal cannot be judged.
+    """
+    need_reason(reason, "a finding that does not hold")
+    row = _find_claim(journal, folder, claim)
+    baseline = read_baseline(folder, row.key.gpu, row.key.finding)
+    if baseline is None or row.key.case not in baseline.cases:
+        raise BaselineError(f"{row.key} has no baseline to record that in: llm-energy bless JOURNAL --reason ...")
+    if row.verdict == "absent":
+        raise BaselineError(f"{row.key}: {row.says}: {row.note}; that is recorded already")
+    if row.verdict != "contradicts":
+        raise BaselineError(f"{journal.path} does not contradict it: {row.key}: {row.verdict}: {row.says}")
+    old = baseline.cases[row.key.case]
+    new = msgspec.structs.replace(old, absent={**old.absent, row.says: Absent(when=when, reason=reason)})
+    return write_baseline(folder, _with_case(baseline, row.key.case, new)), row
+
+
+def _find_claim(journal: Journal, folder: Path, name: str) -> ClaimRow:
+    """What a journal shows of the claim of that name; cases of other names may have ended in an error."""
+    keys = {says: key for key in sorted(journal.cases) for says in (str(key), f"{key.finding} {key.case}")}
+    key = next((keys[says] for says in keys if name.startswith(f"{says}: ")), None)
+    if key is None:
+        raise BaselineError(f"{journal.path} has no case of {name!r}{near(name, keys)}")
+    rows = judge_recorded(
+        journal,
+        key,
+        baseline=read_baseline(folder, key.gpu, key.finding),
+        published=read_published(folder, key.finding),
+        budget=None,
+    )
+    claims = [row for row in rows if isinstance(row, ClaimRow)]
+    for row in claims:
+        verdict = f"{row.verdict} ({row.reason})" if row.reason else row.verdict
+        plain = f"{key.finding} {key.case}: {row.says}"
+        if name in (plain, f"{key}: {row.says}", f"{key}: {verdict}: {row.says}"):
+            return row
+    raise BaselineError(f"the journal has no claim {name!r}{near(name, [f'{key}: {row.says}' for row in claims])}")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that is not known: those that are like it."""
+    found = get_close_matches(name, list(known), n=3, cutoff=0.4)
+    return f"; near: {', '.join(found)}" if found else ""
+
+
+def _with_case(baseline: Baseline, name: str, case: BaselineCase) -> Baseline:
+    return msgspec.structs.replace(baseline, cases={**baseline.cases, name: case})
+
+
+def read_baselines(folder: Path) -> list[Baseline]:
+    """Every baseline in a folder, of all GPU models.
+
+    Raises:
+        BaselineError: there is none, or one cannot be read.
+    """
+    paths = [path for path in sorted(folder.glob("*/*.json")) if path.parent.name != "published"]
+    found = [read_baseline(folder, path.parent.name, path.stem) for path in paths]
+    if not found:
+        raise BaselineError(f"{folder} holds no baseline: name the folder with --baselines")
+    return [baseline for baseline in found if baseline is not None]
+
+
+def find_case(baselines: Iterable[Baseline], name: str) -> tuple[Baseline, CaseKey]:
+    """The case of that name, as reports write it; the GPU model may be left out where one alone has it.
+
+    Raises:
+        BaselineError: there is none, or there are several.
+    """
+    cases = [(b, CaseKey(gpu=b.gpu, finding=b.finding, case=case)) for b in baselines for case in b.cases]
+    found = [(b, key) for b, key in cases if name in (str(key), f"{key.finding} {key.case}")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise BaselineError(f"several baselines have the case {name!r}: {', '.join(str(key) for _, key in found)}")
+    raise BaselineError(f"no baseline has the case {name!r}{near(name, [str(key) for _, key in cases])}")
+
+
+def need_reason(reason: str, what: str) -> None:
+    """Refuse a change that nobody gives a reason for.
+
+    Raises:
+        BaselineError: the reason is empty.
+    """
+    if not reason.strip():
+        raise BaselineError(f"{what} needs a reason: --reason 'why this is right'")
