@@ -8,8 +8,9 @@ from functools import partial
 
 import pytest
 
+from pytest_llm_energy import self_test
 from pytest_llm_energy.arm_runs import ArmRuns
-from pytest_llm_energy.errors import EnergyError, JournalError, ScenarioError
+from pytest_llm_energy.errors import JournalError, ScenarioError
 from pytest_llm_energy.hardware.catalogue import GpuSpec
 from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.measuring import CallableWork, EngineWork, Work
@@ -25,6 +26,7 @@ from pytest_llm_energy.verdicts.judge import Conditions, judge, judge_recorded
 from pytest_llm_energy.verdicts.measured import CaseKey, Measured, Metered
 from pytest_llm_energy.verdicts.records import Checked, Ended, Ran, Troubled, Windowed
 from pytest_llm_energy.verdicts.rows import LOOKS, Row, unsettled
+from pytest_llm_energy.window_reading import WindowReading
 
 
 @dataclass(frozen=True)
@@ -46,42 +48,6 @@ class GpuModel:
 
     def __str__(self) -> str:
         return self.key
-
-
-@dataclass
-class WindowReading:
-    """What ``energy_meter.window()`` yields; ``reading`` is there once the window is closed."""
-
-    name: str
-    _reading: Reading | None = None
-
-    @property
-    def reading(self) -> Reading:
-        """Joules of the window, with seconds, uncertainty, method and validity.
-
-        Raises:
-            EnergyError: the window is still open.
-        """
-        if self._reading is None:
-            raise EnergyError(f"window {self.name!r} is still open: read it after the with-block")
-        return self._reading
-
-    @property
-    def joules(self) -> float:
-        """Energy of the window.
-
-        Raises:
-            EnergyError: the window is open, or its reading is invalid.
-        """
-        if not self.reading.valid:
-            says = "; ".join(reason.says for reason in self.reading.invalid)
-            raise EnergyError(f"window {self.name!r} has no valid reading: {says}")
-        return self.reading.joules
-
-    @property
-    def seconds(self) -> float:
-        """Length of the window."""
-        return self.reading.seconds
 
 
 @dataclass(kw_only=True)
@@ -240,6 +206,47 @@ class EnergyMeter:
             default_budget=self._session.options.default_budget,
         )
 
+    def test_gate(self, scenarios: Sequence[Scenario]) -> None:
+        """Test the gate on the last of a case's scenarios, its control, instead of running the test's body.
+
+        Raises:
+            EnergyError: the gate is wrong here, or cannot tell.
+        """
+        served = [scenario for scenario in scenarios if scenario.online is None]
+        if not served:
+            pytest.skip("--energy-self-test needs a scenario of static batches among the test's parameters")
+        scenario = served[-1]
+        options = self._session.options
+        on_cpu = self._key.gpu == "cpu"
+        budget = options.budget or (self_test.CPU_BUDGET if on_cpu else options.default_budget)
+        planted = self._works(self_test.PLANTED, scenario, kinds={"present": self_test.Planted})
+        for work in planted:
+            if isinstance(work, self_test.Planted):
+                work.increase = self_test.increase_for(budget)
+        names = (self_test.UNCHANGED, self_test.PLANTED)
+        series = ArmRuns(
+            key=self._key,
+            number=0,
+            control=None,
+            identities=dict.fromkeys(names, scenario.identity()),
+            works=[*self._works(self_test.UNCHANGED, scenario), *planted],
+            record=self._ran,
+        )
+        self._series.append(series)
+        series.meter(self._session.plan, self._say)
+        check = Checked(key=self._key, series=0, tp=scenario.tensor_parallel_size, arms=names, looks=LOOKS)
+        conditions = Conditions(fingerprint=self._session.fingerprint(self.gpu_model.devices), stack={})
+        for look in range(LOOKS):
+            levels = judge(check, series.measured(), conditions)
+            found = list(self_test.statements(levels, budget))
+            if look + 1 == LOOKS or "inconclusive" not in [wrong for _, wrong in found]:
+                break
+            series.meter_again(self._session.plan, self._say)
+        self.rows += [row for row, _ in found]
+        for row, wrong in found:
+            if wrong is not None:
+                raise self_test.fault(row, wrong)
+
     def trouble(self, says: str) -> None:
         """Record that the case ended in an error; what cannot be written is in the report all the same."""
         if not self._session.recorded(self._key):
@@ -289,7 +296,13 @@ class EnergyMeter:
         except ScenarioError as error:
             pytest.skip(f"--energy-endpoint: {error}")
 
-    def _works(self, name: str, thing: Scenario | Callable[[], object]) -> list[Work]:
+    def _works(
+        self,
+        name: str,
+        thing: Scenario | Callable[[], object],
+        *,
+        kinds: Mapping[Side, type[EngineWork]] = {},
+    ) -> list[Work]:
         """What to run of an arm: on the present stack, and on the other one where there is one."""
         if not isinstance(thing, Scenario):
             return [CallableWork(name, thing, meter=self._session.meter(self.gpu_model.devices))]
@@ -298,7 +311,7 @@ class EnergyMeter:
         if not self._session.servers:
             devices = devices[: thing.tensor_parallel_size]
         return [
-            EngineWork(
+            kinds.get(stack.side, EngineWork)(
                 name,
                 served,
                 side=stack.side,

@@ -50,6 +50,7 @@ class EnergyConfig:
         costs: journal that tells what cases cost, to balance shards by; None for baselines and estimates.
         report: Markdown file to write, None for none.
         meter: one of METERS.
+        self_test: test the gate on the selected cases, in place of what they test.
         settle_seconds: how long this process may meter on where a verdict is open; None for the default, which is
             not to, but for two stacks on a GPU.
         runs: metered windows per arm, None for the GPU model's default.
@@ -74,6 +75,7 @@ class EnergyConfig:
     costs: Path | None
     report: Path | None
     meter: str
+    self_test: bool
     settle_seconds: float | None
     runs: int | None
     window_seconds: float | None
@@ -119,6 +121,7 @@ class EnergyConfig:
             costs=path("costs"),
             report=path("report"),
             meter=option("meter") or "auto",
+            self_test=option("self_test"),
             settle_seconds=option("settle"),
             runs=option("runs"),
             window_seconds=option("window"),
@@ -183,6 +186,12 @@ def add_options(parser: pytest.Parser) -> None:
     add("--energy-report", metavar="FILE.md", help="write the tables as Markdown")
     add("--energy-meter", choices=METERS, help="how joules are metered (default: auto, the most exact one)")
     add("--energy-runs", type=_at_least_two, metavar="N", help="windows per arm (default: 3; on a CPU 5)")
+    add(
+        "--energy-self-test",
+        action="store_true",
+        help="test the gate on this host, in place of the selected energy tests: their stack against itself must "
+        "be ok, and a planted increase of twice the budget regressed",
+    )
     add(
         "--energy-settle",
         type=_not_negative,

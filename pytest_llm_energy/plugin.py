@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_llm_energy import markers, options, outcomes
+from pytest_llm_energy import markers, options, outcomes, self_test
 from pytest_llm_energy.errors import EnergyError
 from pytest_llm_energy.fixtures import CASE, DEGREE, METER, SESSION, energy_meter, gpu_model
 from pytest_llm_energy.hardware.catalogue import GpuSpec, catalogue, gpu_spec
@@ -119,7 +119,9 @@ def pytest_pycollect_makeitem(
         spec = next(spec for spec in _specs(collector.config) if spec.key == key)
         if markers.limited_to(item, spec):
             markers.mark(item, spec)
-            item.stash[CASE] = markers.case_key(item, key)
+            case = markers.case_key(item, key)
+            tested = collector.config.stash[SESSION].options.self_test
+            item.stash[CASE] = self_test.key_of(case) if tested else case
             item.stash[DEGREE] = markers.tp_degree(item)
             kept.append(item)
     return kept
@@ -164,11 +166,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
-    """Judge the journal in place of an energy test's body, when one is replayed, or holds the case already."""
-    if CASE not in pyfuncitem.stash or not _recorded(pyfuncitem):
+    """In place of an energy test's body: judge the journal that holds the case already, or test the gate."""
+    if CASE not in pyfuncitem.stash:
         return None
-    pyfuncitem.stash[METER].replay()
-    return True
+    if _recorded(pyfuncitem):
+        pyfuncitem.stash[METER].replay()
+        return True
+    if pyfuncitem.config.stash[SESSION].options.self_test:
+        pyfuncitem.stash[METER].test_gate(list(markers.scenarios(pyfuncitem)))
+        return True
+    return None
 
 
 @pytest.hookimpl(wrapper=True)

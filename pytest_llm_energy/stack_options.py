@@ -3,6 +3,7 @@
 import argparse
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -107,6 +108,8 @@ def stacks(config: pytest.Config) -> tuple[Stack, ...]:
     """
     present_url, other_url = config.getoption("energy_endpoint"), config.getoption("energy_against_endpoint")
     if present_url or other_url:
+        if config.getoption("energy_self_test"):
+            raise UsageError("--energy-self-test starts engines: it does not test a gate on a server that runs")
         return _servers(config, present_url, other_url)
     present = Stack(
         pythons=dict(config.getoption("energy_python") or ()),
@@ -114,6 +117,10 @@ def stacks(config: pytest.Config) -> tuple[Stack, ...]:
     )
     named: dict[Any, tuple[str, ...]] = dict(config.getoption("energy_against") or ())
     own = _by_engine(config.getoption("energy_against_argument"))
+    if config.getoption("energy_self_test"):
+        if named or own:
+            raise UsageError("--energy-self-test measures one stack against itself: leave --energy-against out")
+        return present, replace(present, side="against")
     if not named and not own:
         return (present,)
     arguments = {
