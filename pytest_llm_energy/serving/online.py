@@ -38,14 +38,14 @@ PATIENCE_SECONDS = 5.0
 LOOK_SECONDS = 0.1
 """How often the engine is asked how many requests it runs."""
 
-LEAST_LOOKS = 5
+LEAST_LOOKS = 10
 
 LEAST_FULL = 0.98
 """Share of the batch that must be in flight on average for it to count as kept full."""
 
-LEAST_RUNNING = 0.9
-"""The same of what the engine says it runs: looked at ten times a second, between the end of some requests and the
-beginning of others."""
+LEAST_RUNNING = 0.75
+"""The same of what the engine says it runs. Ten looks a second fall by chance between the end of
+some requests and the beginning of others; a cache that is too small leaves half of the batch out, or more."""
 
 Answer = TypeVar("Answer")
 
