@@ -96,7 +96,7 @@ def test_an_engine_that_runs_fewer_than_asked_is_refused() -> None:
     requests = online(Batching(2))
     with serving(requests) as loop:
         started = time.monotonic()
-        time.sleep(1.5)
+        time.sleep(3.0)
         with pytest.raises(RefusedError, match=r"ran 2\.0 of 4 requests at once on average, though more were wait"):
             loop.run(requests.stop(started, time.monotonic()))
 
