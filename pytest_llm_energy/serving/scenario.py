@@ -261,7 +261,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         lookahead = self.speculation.lookahead if self.speculation else 0
         width = self.decoding.width if isinstance(self.decoding, Beam) else 1
         request = self.input_tokens + self.output_tokens + lookahead + CACHE_BLOCK_TOKENS
-        return _power_of_two(self.batch_size * width * request)
+        needed = self.batch_size * width * request
+        return -(-needed // CACHE_STEP_TOKENS) * CACHE_STEP_TOKENS
 
     @property
     def engine_key(self) -> str:
@@ -286,8 +287,11 @@ LEAST_CONTEXT_TOKENS = 2048
 LEAST_BATCH_SIZE = 256
 """vLLM's own default on small devices for the most requests served at once."""
 
-USUAL_CACHE_TOKENS = 2**17
-"""128 requests of 512 + 64 tokens: 17 GB for an 8B model with grouped queries."""
+CACHE_STEP_TOKENS = 2**14
+
+USUAL_CACHE_TOKENS = 5 * CACHE_STEP_TOKENS
+"""128 requests of 512 + 64 tokens: 11 GB for an 8B model with grouped queries, so that both arms of both stacks fit
+on a device of 141 GB."""
 
 CACHE_BLOCK_TOKENS = 16
 """What vLLM allots to a request is rounded up to whole blocks of so many tokens."""

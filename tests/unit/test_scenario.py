@@ -133,8 +133,8 @@ def test_a_vllm_start_serves_all_batches_and_lengths_up_to_its_limits() -> None:
     assert large.limits == {
         "context_tokens": 8192,
         "batch_size": 256,
-        "cache_tokens": 2**17,
-        "usual_cache_tokens": 2**17,
+        "cache_tokens": 5 * 2**14,
+        "usual_cache_tokens": 5 * 2**14,
     }
     assert served.replace(batch_size=256, input_tokens=900).limits["cache_tokens"] == 2**18
 
