@@ -22,7 +22,9 @@ from pytest_llm_energy.errors import EngineError, OutOfMemoryError
 BOOTSTRAP = """
 import importlib.abc, importlib.util, json, os, sys
 sys.path[:] = [entry for entry in sys.path if entry]
-sent = json.loads(sys.stdin.readline())
+requests = os.fdopen(os.dup(0), encoding="utf-8")
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+sent = json.loads(requests.readline())
 os.environ.update(sent["environment"])
 class Sent(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader, importlib.abc.ResourceLoader):
     def find_spec(self, name, path=None, target=None):
@@ -39,7 +41,7 @@ class Sent(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader, importlib.
         return name in sent["packages"]
 sys.meta_path.insert(0, Sent())
 from llm_energy_serving import worker
-worker.main()
+worker.main(requests)
 """
 """Takes the worker's modules from the first line it reads, so that it needs nothing but its interpreter: where it
 runs, this folder may not be (a container), nor msgspec and pytest, which ``pytest_llm_energy`` itself asks for."""
@@ -52,6 +54,9 @@ OUT_OF_MEMORY = re.compile(r"out of memory|Free memory on device", re.IGNORECASE
 
 LAST_WORDS_LINES = 12
 TERM_GRACE_SECONDS = 5.0
+LOOK_SECONDS = 1.0
+"""How often a worker that is waited for is looked at."""
+
 GROUP_GRACE_SECONDS = 30.0
 """A process that was killed while it held a device ends when the driver has taken its memory back."""
 
@@ -119,11 +124,10 @@ class WorkerProcess:
         assert self._process.stdout is not None
         self._stdin: IO[bytes] = self._process.stdin
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
-        try:
-            self._send(_modules() | {"environment": dict(environment)})
-        except (OSError, ValueError):
-            raise self._died("start") from None
+        threading.Thread(target=self._write, daemon=True).start()
+        self._send(_modules() | {"environment": dict(environment)})
 
     @property
     def pid(self) -> int:
@@ -148,15 +152,18 @@ class WorkerProcess:
                 unless it merely refused or failed.
         """
         what = str(request["do"])
-        try:
-            self._send(request)
-        except (OSError, ValueError):
-            raise self._died(what) from None
+        self._send(request)
         until = time.monotonic() + deadline
         while True:
+            left = until - time.monotonic()
+            dead = not self.alive
             try:
-                line = self._answers.get(timeout=max(0.0, until - time.monotonic()))
+                line = self._answers.get(timeout=max(0.0, min(LOOK_SECONDS, left)))
             except queue.Empty:
+                if dead:  # what it forked may hold its end of the pipe open
+                    raise self._died(what) from None
+                if left > LOOK_SECONDS:
+                    continue
                 words = self.last_words()
                 self.end()
                 raise EngineError(
@@ -189,8 +196,7 @@ class WorkerProcess:
     def end(self) -> None:
         """End the whole process group and wait for it; harmless when it is gone already."""
         self._signal(signal.SIGTERM)
-        with contextlib.suppress(OSError):
-            self._stdin.close()  # what ends a worker in a container: its first process heeds no signal
+        self._requests.put(b"")  # what ends a worker in a container: its first process heeds no signal
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(TERM_GRACE_SECONDS)
         self._signal(signal.SIGKILL)
@@ -202,8 +208,14 @@ class WorkerProcess:
         self._stderr.close()
 
     def _send(self, value: Mapping[str, object]) -> None:
-        self._stdin.write(msgspec.json.encode(value) + b"\n")
-        self._stdin.flush()
+        self._requests.put(msgspec.json.encode(value) + b"\n")
+
+    def _write(self) -> None:
+        """Write requests until an empty one; one that is not read, as by a container still to be fetched, can wait."""
+        with contextlib.suppress(OSError), self._stdin:  # one that has died: the other pipe tells
+            while line := self._requests.get():
+                self._stdin.write(line)
+                self._stdin.flush()
 
     def _signal(self, number: signal.Signals) -> None:
         try:

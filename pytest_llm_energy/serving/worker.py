@@ -1,4 +1,4 @@
-"""The process that holds an engine: reads requests from stdin, answers on a private copy of stdout.
+"""The process that holds an engine: reads requests from a pipe, answers on a private copy of stdout.
 
 Standard library only, since it may run in another interpreter than pytest's; engines import their own stack.
 The parent meters: it opens a window, sends ``run``, and closes the window with the monotonic times answered here.
@@ -161,20 +161,25 @@ def _family() -> list[tuple[int, int]]:
     return [(pid, began[pid]) for pid in sorted(family & began.keys(), key=lambda pid: pid != os.getpid())]
 
 
-def _read_requests(requests: "queue.SimpleQueue[str]") -> None:
+def _read_requests(lines: TextIO, requests: "queue.SimpleQueue[str]") -> None:
     """Hand lines over; when the parent is gone, end this whole process group, children of the engine included."""
-    for line in sys.stdin:
+    for line in lines:
         requests.put(line)
     os.killpg(0, signal.SIGKILL)
     os._exit(1)  # the first process of a container is immune to its own signals, and takes the rest along
 
 
-def main() -> None:
-    """Serve requests until the parent closes stdin or is gone."""
+def main(lines: TextIO) -> None:
+    """Serve requests until the parent closes its end or is gone.
+
+    Args:
+        lines: where requests come from. Not ``sys.stdin``, which ``multiprocessing`` closes in what it forks: that
+            would wait for ever for the thread that reads here.
+    """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # an engine that prints must not break the protocol
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
+    threading.Thread(target=_read_requests, args=(lines, requests), daemon=True).start()
     worker = Worker(answers)
     while True:
         worker.handle(json.loads(requests.get()))

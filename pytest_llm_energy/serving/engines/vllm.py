@@ -8,19 +8,18 @@ import dataclasses
 import difflib
 import os
 import random
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ..checkpoint import checkpoint, folder_name
+from ..lasting import lasting_folder
 from ..worker import RefusedError, Say, prompt_text
 
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
-import torch
 import vllm
+from vllm.platforms import current_platform
 
 FIRST_TOKEN = 10
 """Random prompts leave out the ids below, which are often special."""
@@ -80,7 +79,6 @@ class Engine:
         """
         identity, model = request["identity"], request["model"]
         self._seed = int(identity["seed"])
-        self._folder = tempfile.TemporaryDirectory(prefix="llm-energy-")
         self._vocabulary = int(model["config"]["vocab_size"])
         self._speculation = identity.get("speculation")
         hub = identity["weights"] == "hub"
@@ -211,28 +209,13 @@ class Engine:
         """What vLLM is to load: a repository of the hub, or a folder."""
         if identity["weights"] == "hub":
             return str(model["hub_id"])
-        folder = self._written(model, identity["dtype"])
-        if identity["weights"] == "normal":
-            made = checkpoint(model, dtype=identity["dtype"], seed=self._seed, say=say)
-            # Not the configuration that lies there: another version of transformers may have written it.
-            for file in made.glob("*.safetensors*"):
-                link = folder / file.name
-                if not link.exists():
-                    link.symlink_to(file)
-        return str(folder)
-
-    def _written(self, model: dict[str, Any], dtype: str) -> Path:
-        """A folder with the model's configuration and nothing else."""
-        import transformers
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-        config: Any = transformers.AutoConfig.for_model(model["model_type"], **model["config"])
-        config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model["model_type"]]]
-        config.dtype = dtype
-        # Two models of one name may differ, as a model and its draft.
-        folder = Path(self._folder.name, folder_name(model, dtype=dtype, seed=self._seed))
-        config.save_pretrained(folder)
-        return folder
+        name = folder_name(model, dtype=identity["dtype"], seed=self._seed)
+        files = {"config.json": _configuration(model, identity["dtype"])}
+        if identity["weights"] == "dummy":
+            return str(lasting_folder(name, files))
+        made = checkpoint(model, dtype=identity["dtype"], seed=self._seed, say=say)
+        # Not the configuration that lies there: another version of transformers may have written it.
+        return str(lasting_folder(name, files, links=sorted(made.glob("*.safetensors*"))))
 
     def _speculative(self, draft: dict[str, Any], identity: dict[str, Any], say: Say) -> dict[str, Any]:
         assert self._speculation is not None
@@ -243,7 +226,7 @@ class Engine:
             "draft_tensor_parallel_size": identity["tensor_parallel_size"],
         }
         if self._speculation["acceptance_length"] is not None:
-            if not torch.cuda.is_available():
+            if not current_platform.is_cuda_alike():
                 raise RefusedError("vLLM makes up acceptance on GPUs only: leave acceptance_length out on a CPU")
             asked["rejection_sample_method"] = "synthetic"
             asked["synthetic_acceptance_length"] = self._speculation["acceptance_length"]
@@ -275,6 +258,17 @@ class Engine:
         return float(length)
 
 
+def _configuration(model: dict[str, Any], dtype: str) -> str:
+    """A model's ``config.json``."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    config: Any = transformers.AutoConfig.for_model(model["model_type"], **model["config"])
+    config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model["model_type"]]]
+    config.dtype = dtype
+    return str(config.to_json_string())
+
+
 def metrics() -> dict[str, float]:
     """Counters and gauges of vLLM in this process, by name."""
     from vllm.v1.metrics.reader import get_metrics_snapshot
@@ -292,8 +286,10 @@ def _cache_bytes(request: dict[str, Any]) -> int:
         per_token += _cache_bytes_per_token(request["draft"], request["identity"])
     limits = request["limits"]
     tokens = limits["cache_tokens"]
-    if tokens == limits["usual_cache_tokens"] and torch.cuda.is_available():
-        share = CACHE_SHARE * torch.cuda.get_device_properties(0).total_memory
+    if tokens == limits["usual_cache_tokens"] and current_platform.is_cuda_alike():
+        # Not asked of CUDA: once that is initialised here, vLLM no longer forks its processes but has each import
+        # everything anew, which costs 14 s a start.
+        share = CACHE_SHARE * current_platform.get_device_total_memory()
         tokens = min(tokens, int(share / per_token))
     return int(per_token * (tokens + SPARE_BLOCKS * BLOCK_TOKENS))
 

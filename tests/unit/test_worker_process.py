@@ -1,0 +1,56 @@
+"""A worker and what its parent notices of it."""
+
+import sys
+
+import pytest
+
+from pytest_llm_energy.errors import EngineError
+from pytest_llm_energy.serving import process
+from pytest_llm_energy.serving.process import WorkerProcess
+
+FORKING = """
+import multiprocessing
+
+class Engine:
+    packages = ()
+
+    def __init__(self, request, say):
+        child = multiprocessing.get_context("fork").Process(target=print, args=("forked",))
+        child.start()
+        child.join(10)
+        if child.exitcode != 0:
+            child.kill()
+            raise RuntimeError(f"what was forked ended with {child.exitcode}")
+"""
+
+
+def ignore(stage: str) -> None:
+    """Nobody watches."""
+
+
+def test_a_worker_that_dies_is_noticed_though_a_process_it_forked_holds_its_pipe_open() -> None:
+    dies = ["bash", "-c", "sleep 60 & read sent; read request; kill -KILL $$"]
+    worker = WorkerProcess(python=dies, environment={}, name="worker")
+    with pytest.raises(EngineError, match="worker died during 'load': killed by SIGKILL"):
+        worker.ask({"do": "load"}, deadline=60, say=ignore)
+
+
+def test_a_worker_that_does_not_answer_is_ended_at_its_deadline() -> None:
+    deaf = ["bash", "-c", "trap '' TERM; sleep 600; true"]  # it reads nothing either: the pipe to it is full
+    worker = WorkerProcess(python=deaf, environment={}, name="worker")
+    with pytest.raises(EngineError, match=r"did not finish 'load' within 1.5 s \(--energy-deadline\)"):
+        worker.ask({"do": "load"}, deadline=1.5, say=ignore)
+    assert not worker.alive
+
+
+def test_an_engine_may_fork_while_requests_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = process._modules()
+    sources = {**modules["sources"], f"{process.PACKAGE}.engines.forking": FORKING}  # type: ignore[dict-item]
+    files = {**modules["files"], f"{process.PACKAGE}.engines.forking": "forking.py"}  # type: ignore[dict-item]
+    monkeypatch.setattr(process, "_modules", lambda: modules | {"sources": sources, "files": files})
+    worker = WorkerProcess(python=[sys.executable], environment={}, name="worker")
+    try:
+        done = worker.ask({"do": "load", "identity": {"engine": "forking"}}, deadline=60, say=ignore)
+        assert done.seconds is not None
+    finally:
+        worker.end()
