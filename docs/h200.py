@@ -8,7 +8,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from pytest_llm_energy.reporting import words
-from pytest_llm_energy.reporting.tables import level_table, natural, split
+from pytest_llm_energy.reporting.tables import level_table, natural, short_cases, split
 from pytest_llm_energy.verdicts.baselines import read_published
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
@@ -18,7 +18,15 @@ from pytest_llm_energy.verdicts.rows import ClaimRow, Row
 
 ROOT = Path(__file__).parents[1]
 JOURNALS = ROOT / "docs" / "measurements" / "h200"
-SESSIONS = ("first-session", "second-session", "third-session")
+SESSIONS = (
+    "first-session",
+    "second-session",
+    "third-session",
+    "fourth-session-tensor-parallel",
+    "fourth-session-prefill",
+    "fourth-session-online",
+)
+"""Journals, named by when they were measured; those of one session ran side by side on one host."""
 
 
 def conditions() -> str:
@@ -29,9 +37,10 @@ def conditions() -> str:
         opened, stack = journal.opened, {k: v for s in journal.starts.values() for k, v in s.stack.items()}
         rows.append(
             {
-                "session": name.removesuffix("-session"),
+                "session": _session(name),
+                "findings": "\n".join(sorted({check.key.finding for check in journal.checks})),
                 "when (UTC)": opened.when[:16].replace("T", " "),
-                "board": ", ".join(opened.fingerprint.boards),
+                "boards": "\n".join(sorted({b for o in journal.openings for b in o.fingerprint.boards})),
                 "driver": opened.fingerprint.state["driver"],
                 **{package: stack.get(package, "") for package in ("vllm", "torch", "transformers")},
                 "starts": len(journal.starts),
@@ -41,17 +50,24 @@ def conditions() -> str:
 
 
 def claims() -> str:
-    """The paper's figure of each finding beside those measured, a column per session."""
-    measured: dict[tuple[CaseKey, str], dict[str, str]] = {}
+    """The paper's figure of each finding beside those measured, a line per session."""
+    measured: dict[tuple[CaseKey, str], list[tuple[str, ClaimRow]]] = {}
     for name in SESSIONS:
         for row in _rows(_journal(name)):
             if isinstance(row, ClaimRow):
-                cells = measured.setdefault((row.key, row.says), {"paper": row.paper or ""})
-                cells[name.removesuffix("-session")] = f"{words.measured(row)} {row.verdict}"
+                measured.setdefault((row.key, row.says), []).append((_session(name), row))
+    cases = short_cases(key for key, _ in measured)
     rows = [
-        {"finding": key.finding, "case": _case(key), "claim": says}
-        | {column: cells.get(column, "") for column in ("paper", *(s.removesuffix("-session") for s in SESSIONS))}
-        for (key, says), cells in sorted(measured.items(), key=lambda item: natural(item[0][0]))
+        {
+            "finding": key.finding,
+            "case": cases[key],
+            "claim": says,
+            "paper": found[0][1].paper or "",
+            "session": "\n".join(session for session, _ in found),
+            "H200": "\n".join(words.measured(row) for _, row in found),
+            "verdict": "\n".join(row.verdict for _, row in found),
+        }
+        for (key, says), found in sorted(measured.items(), key=lambda item: natural(item[0][0]))
     ]
     return _fenced(tabulate(rows, headers="keys", disable_numparse=True))
 
@@ -66,6 +82,7 @@ def spread() -> str:
                 board = ", ".join(journal.opened_for(check.key).fingerprint.boards)
                 arms.setdefault((check.key, arm.name), {})[board] = arm
     rows = []
+    cases = short_cases(key for key, _ in arms)
     for (key, name), by_board in sorted(arms.items(), key=lambda item: (natural(item[0][0]), item[0][1])):
         logs = [math.log(arm.joules_per_token) for arm in by_board.values()]
         within = [
@@ -76,7 +93,7 @@ def spread() -> str:
         rows.append(
             {
                 "finding": key.finding,
-                "case": _case(key),
+                "case": cases[key],
                 "arm": name,
                 "J/token by board": ", ".join(words.joules(arm.joules_per_token) for arm in by_board.values()),
                 "within a start": f"{math.sqrt(statistics.fmean(within)) * 100:.2f} %",
@@ -86,9 +103,9 @@ def spread() -> str:
     return _fenced(tabulate(rows, headers="keys", disable_numparse=True))
 
 
-def against(name: str) -> str:
-    """Two stacks side by side: who is measured against whom, and the levels."""
-    levels, _ = split(list(_rows(_journal(name))))
+def against(*names: str) -> str:
+    """Two stacks side by side, in one run or several: who is measured against whom, and the levels."""
+    levels, _ = split([row for name in names for row in _rows(_journal(name))])
     change = levels[0].change
     assert change is not None
     lines = [
@@ -111,8 +128,8 @@ def _journal(name: str) -> Journal:
     return read_journal(JOURNALS / f"{name}.jsonl.gz")
 
 
-def _case(key: CaseKey) -> str:
-    return key.case.partition("[")[2].removesuffix("]")
+def _session(name: str) -> str:
+    return name.partition("-session")[0]
 
 
 def _fenced(text: str) -> str:

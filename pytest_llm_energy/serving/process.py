@@ -211,7 +211,7 @@ class WorkerProcess:
         self._requests.put(msgspec.json.encode(value) + b"\n")
 
     def _write(self) -> None:
-        """Write requests until an empty one; one that is not read, as by a container still to be fetched, can wait."""
+        """Write requests until an empty one; those to a container that is still being fetched can wait."""
         with contextlib.suppress(OSError), self._stdin:  # one that has died: the other pipe tells
             while line := self._requests.get():
                 self._stdin.write(line)
