@@ -16,10 +16,11 @@ MAY_IMPORT = {
     "serving": {"serving", "hardware"},
     "verdicts": {"verdicts", "serving", "metering", "hardware"},
     "reporting": {"reporting", "verdicts"},
+    "workloads": {"workloads", "hardware"},
 }
 """Rooms a room may import; ``errors`` is everybody's."""
 
-PURE = ("verdicts", "reporting")
+PURE = ("verdicts", "reporting", "workloads")
 HEAVY = {"torch", "transformers", "vllm", "pynvml", "codecarbon", "numpy", "scipy", "pandas"}
 
 

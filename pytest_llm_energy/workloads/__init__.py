@@ -1,0 +1,1 @@
+"""Many requests as geometry: traces, bins, tasks, FLOPs, energy estimates."""
