@@ -39,7 +39,7 @@ H200_PARTS: dict[str, Callable[[], str]] = {
     "h200-claims": h200.claims,
     "h200-spread": h200.spread,
     "h200-same": partial(h200.against, "same-stack-twice"),
-    "h200-side-by-side": partial(h200.against, *(f"same-stack-side-by-side-{n}" for n in (1, 2, 3, 4))),
+    "h200-busy-host": partial(h200.against, *(f"same-stack-{n}" for n in (1, 2, 3, 4)), folder="h200-busy-host"),
     "h200-eager": partial(h200.against, "eager-against-graphs"),
     "h200-upgrade": partial(h200.against, "vllm-0.20.2-to-0.25.1"),
 }

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "metering": {"metering", "hardware"},
     "serving": {"serving", "hardware"},
     "verdicts": {"verdicts", "serving", "metering", "hardware"},
-    "reporting": {"reporting", "verdicts"},
+    "reporting": {"reporting", "verdicts", "workloads"},
     "workloads": {"workloads", "hardware"},
 }
 """Rooms a room may import; ``errors`` is everybody's."""
