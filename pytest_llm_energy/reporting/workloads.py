@@ -63,7 +63,8 @@ def estimate_lines(
                 f"{fit.relative_error:.1%} (at worst {fit.worst_error:+.1%}) on bins left out of it"
             )
             if row.estimate.beyond_share:
-                yield f"  {row.estimate.beyond_share:.0%} is of bins longer than any measured: its error there is unknown"
+                beyond = f"{row.estimate.beyond_share:.0%}"
+                yield f"  {beyond} is of bins longer than any measured: how far off it is there, nothing tells"
     if carbon:
         yield carbon.says
     yield "Static full batches on the boards that were measured; others differ, and so does serving that waits."

@@ -4,6 +4,7 @@ A claim holds, or fails, only when the whole interval says so; otherwise nothing
 """
 
 import math
+import statistics as stats
 from collections.abc import Callable, Iterable
 from typing import Literal
 
@@ -11,8 +12,11 @@ import msgspec
 
 from pytest_llm_energy.errors import MeasurementError
 from pytest_llm_energy.verdicts import statistics
-from pytest_llm_energy.verdicts.measured import Measured, Run
+from pytest_llm_energy.verdicts.measured import Arm, Measured, Run
+from pytest_llm_energy.verdicts.served_bins import bins_of, shape_of
 from pytest_llm_energy.verdicts.statistics import ALPHA, Interval
+from pytest_llm_energy.workloads.bins import Histogram
+from pytest_llm_energy.workloads.estimate import Estimate, estimate
 
 Outcome = Literal["holds", "fails", "open"]
 
@@ -160,7 +164,54 @@ class FlatBelow(msgspec.Struct, frozen=True, tag_field="claim", tag="flat-below"
         ]
 
 
-Claim = Saves | Costs | Differs | Slope | FlatBelow
+class SavesOn(msgspec.Struct, frozen=True, tag_field="claim", tag="saves-on", forbid_unknown_fields=True):
+    """All requests of a workload take less energy served in one way than in another.
+
+    Of a series over requests of several lengths, each served in both ways; lengths that were not measured are
+    filled in by a model, whose error is part of the interval.
+
+    Attributes:
+        workload: how many requests of which lengths there are.
+        over: the field of a scenario that tells the two ways apart, such as ``engine``.
+        control: its value in the way that is saved against.
+    """
+
+    workload: Histogram
+    over: str
+    control: str
+
+    def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
+        """One per way other than the control."""
+        ways = self._ways(measured)
+        if self.control not in ways or len(ways) < 2:
+            raise MeasurementError(
+                f"{measured.key}: this claim needs scenarios with {self.over} {self.control!r} and with another, "
+                f"not {', '.join(ways)}"
+            )
+        totals = {way: self._total(arms) for way, arms in ways.items()}
+        return [
+            Statement(
+                says=f"{way} saves on {self.workload.name} against {self.control}",
+                interval=(effect := _ratio(total, totals[self.control], alpha)),
+                kind="effect",
+                outcome=_decide(holds=effect.high < 0, fails=effect.low > 0),
+            )
+            for way, total in totals.items()
+            if way != self.control
+        ]
+
+    def _ways(self, measured: Measured) -> dict[str, list[Arm]]:
+        ways: dict[str, list[Arm]] = {}
+        for arm in measured.arms:
+            ways.setdefault(str((arm.identity or {}).get(self.over)), []).append(arm)
+        return ways
+
+    def _total(self, arms: Iterable[Arm]) -> Estimate:
+        bins = bins_of({shape_of(arm.identity): arm.runs for arm in arms if arm.identity is not None})
+        return estimate(self.workload, bins, shared_sd=statistics.START_SD)
+
+
+Claim = Saves | Costs | Differs | Slope | FlatBelow | SavesOn
 
 saves = Saves()
 costs = Costs()
@@ -179,6 +230,11 @@ def slope(over: str, *, exponent: float = 1.0, tolerance: float = 0.2) -> Slope:
 def flat_below(over: str, limit: int, *, tolerance: float = 0.25) -> FlatBelow:
     """Energy per request hardly grows with ``over`` up to ``limit``."""
     return FlatBelow(over, limit, tolerance)
+
+
+def saves_on(workload: Histogram, *, over: str, control: str) -> SavesOn:
+    """All requests of ``workload`` take less than where the field ``over`` of their scenarios is ``control``."""
+    return SavesOn(workload, over, control)
 
 
 def _effects(measured: Measured, alpha: float) -> Iterable[tuple[str, str, Interval]]:
@@ -240,6 +296,13 @@ def _growth(measured: Measured, field: str, *, below: float, alpha: float) -> In
 
 def _round_exponent(xs: dict[str, float], runs: dict[str, Run]) -> float:
     return statistics.exponent(list(xs.values()), [runs[name].joules_per_request for name in xs])
+
+
+def _ratio(one: Estimate, other: Estimate, alpha: float) -> Interval:
+    """Relative difference of two estimates whose errors have nothing to do with each other."""
+    value = math.log(one.joules / other.joules)
+    half = stats.NormalDist().inv_cdf(1 - alpha) * math.hypot(one.relative_sd, other.relative_sd)
+    return Interval(*(math.expm1(x) for x in (value, value - half, value + half)))
 
 
 def _inside(interval: Interval, low: float, high: float) -> Outcome:

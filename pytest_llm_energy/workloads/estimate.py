@@ -146,7 +146,7 @@ def estimate(
             beyond += energy if _is_beyond(measured, input_tokens, output_tokens) else 0.0
         joules += energy
     # What a model gets wrong it gets wrong for bins that are alike: their errors add up.
-    variance += (filled * (fit.relative_error if fit else 0.0)) ** 2
+    variance += (filled * _error_of(fit, measured)) ** 2
     return Estimate(
         requests=histogram.requests,
         joules=joules,
@@ -181,6 +181,12 @@ def fitted(measured: Sequence[MeasuredBin]) -> Fit:
         relative_error=math.sqrt(statistics.fmean(error**2 for error in errors)),
         worst_error=max(errors, key=abs),
     )
+
+
+def _error_of(fit: Fit | None, measured: Sequence[MeasuredBin]) -> float:
+    """Relative standard deviation of what a model says: no less than that of what it was fitted to."""
+    scatter = math.sqrt(statistics.fmean(each.relative_sd**2 for each in measured))
+    return max(fit.relative_error, scatter) if fit else 0.0
 
 
 def _told(joules: tuple[float, ...], of: MeasuredBin) -> float:

@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "hardware": {"hardware"},
     "metering": {"metering", "hardware"},
     "serving": {"serving", "hardware"},
-    "verdicts": {"verdicts", "serving", "metering", "hardware"},
+    "verdicts": {"verdicts", "serving", "metering", "workloads", "hardware"},
     "reporting": {"reporting", "verdicts", "workloads"},
     "workloads": {"workloads", "hardware"},
 }

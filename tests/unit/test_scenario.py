@@ -122,7 +122,7 @@ def test_fields_that_came_later_leave_older_identities_as_they_were() -> None:
 
 def test_a_vllm_start_serves_all_batches_and_lengths_up_to_its_limits() -> None:
     served = PLAIN.replace(engine="vllm")
-    assert served.engine_key == served.replace(batch_size=128, input_tokens=900, output_tokens=24).engine_key
+    assert served.engine_key == served.replace(batch_size=128, input_tokens=500, output_tokens=100).engine_key
     assert served.engine_key != served.replace(batch_size=257).engine_key
     assert served.engine_key != served.replace(enforce_eager=True).engine_key
     online = served.replace(online=Online(), batch_size=8)
@@ -136,7 +136,7 @@ def test_a_vllm_start_serves_all_batches_and_lengths_up_to_its_limits() -> None:
         "cache_tokens": 5 * 2**14,
         "usual_cache_tokens": 5 * 2**14,
     }
-    assert served.replace(batch_size=256, input_tokens=900).limits["cache_tokens"] == 2**18
+    assert served.replace(batch_size=256, input_tokens=900).limits["cache_tokens"] == 15 * 2**14
 
 
 def test_scenarios_are_named_by_what_they_differ_in() -> None:

@@ -1,4 +1,4 @@
-"""From journals to energies of bins: what requests of which lengths take, served in each way that was measured."""
+"""Ways of serving that journals hold, with what requests of which lengths take in each."""
 
 import json
 import math
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Run
+from pytest_llm_energy.verdicts.served_bins import Shape, bins_of, shape_of
 from pytest_llm_energy.verdicts.statistics import START_SD
 from pytest_llm_energy.workloads.estimate import MeasuredBin
 
@@ -43,15 +44,14 @@ def configurations(journals: Sequence[Journal]) -> list[Configuration]:
 
     Online serving is left out: its requests are served one by one, and not in batches of a bin.
     """
-    runs: dict[str, dict[tuple[int, ...], list[Run]]] = {}
+    runs: dict[str, dict[Shape, list[Run]]] = {}
     ways: dict[str, tuple[str, Identity, Mapping[str, str]]] = {}
     for journal in journals:
         for gpu, identity, stack, run in _runs(journal):
             rest = {name: value for name, value in identity.items() if name not in SHAPE}
             key = json.dumps([gpu, rest, stack], sort_keys=True)
             ways.setdefault(key, (gpu, rest, stack))
-            shape = tuple(identity[name] for name in SHAPE)
-            runs.setdefault(key, {}).setdefault(shape, []).append(run)
+            runs.setdefault(key, {}).setdefault(shape_of(identity), []).append(run)
     return [_configuration(*ways[key], by_shape) for key, by_shape in runs.items()]
 
 
@@ -71,28 +71,15 @@ def _runs(journal: Journal) -> Iterator[tuple[str, Identity, Mapping[str, str], 
 
 
 def _configuration(
-    gpu: str, rest: Identity, stack: Mapping[str, str], by_shape: Mapping[tuple[int, ...], Sequence[Run]]
+    gpu: str, rest: Identity, stack: Mapping[str, str], by_shape: Mapping[Shape, Sequence[Run]]
 ) -> Configuration:
-    logs = {shape: [math.log(run.joules_per_request) for run in runs] for shape, runs in by_shape.items()}
-    freedom = sum(len(each) - 1 for each in logs.values())
-    squares = sum((x - statistics.fmean(each)) ** 2 for each in logs.values() for x in each)
     runs = [run for each in by_shape.values() for run in each]
     metering = statistics.fmean(run.reading.uncertainty_joules / run.reading.joules for run in runs)
-    window_sd = math.sqrt(squares / freedom) if freedom else metering
     return Configuration(
         name=_name(rest, stack),
         gpu=gpu,
         model=rest["model"] if isinstance(rest["model"], str) else rest["model"]["name"],
-        bins=tuple(
-            MeasuredBin(
-                input_tokens=shape[0],
-                output_tokens=shape[1],
-                batch_size=shape[2],
-                joules_per_request=math.exp(statistics.fmean(each)),
-                relative_sd=window_sd / math.sqrt(len(each)),
-            )
-            for shape, each in sorted(logs.items())
-        ),
+        bins=bins_of(by_shape),
         shared_sd=math.hypot(metering, START_SD),
     )
 
