@@ -129,9 +129,9 @@ def test_a_vllm_start_serves_all_batches_and_lengths_up_to_its_limits() -> None:
     assert online.limits["batch_size"] == 8
     assert online.engine_key != online.replace(batch_size=16).engine_key
     assert online.engine_key == online.replace(input_tokens=900, online=Online(request_rate=3.0)).engine_key
-    large = Scenario(model="Llama-3.1-8B", engine="vllm", input_tokens=4000, output_tokens=200)
+    large = Scenario(model="Llama-3.1-8B", engine="vllm", input_tokens=9000, output_tokens=200)
     assert large.limits == {
-        "context_tokens": 8192,
+        "context_tokens": 16384,
         "batch_size": 256,
         "cache_tokens": 5 * 2**14,
         "usual_cache_tokens": 5 * 2**14,
