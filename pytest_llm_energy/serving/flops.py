@@ -113,7 +113,9 @@ def decode_flops(steps: Mapping[int, int], input_tokens: int, output_tokens: int
     slope, rest = divmod(steps[high] - steps[low], high - low) if high > low else (0, 0)
     off = [n for n, found in steps.items() if rest or found != steps[low] + slope * (n - low)]
     if off:
-        raise ValueError(f"steps with contexts of {sorted(steps)} tokens do not lie on a line, that of {off[0]} not")
+        raise ValueError(
+            f"steps with contexts of {sorted(steps)} tokens do not lie on a line, that of {off[0]} not"
+        )
     contexts = count * input_tokens + count * (count + 1) // 2
     return count * (steps[low] - slope * low) + slope * contexts
 

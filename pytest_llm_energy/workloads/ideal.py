@@ -24,7 +24,9 @@ def joules_per_flop(gpu: GpuSpec, *, rate: Rate = "dense") -> float:
     teraflops = gpu.bf16_dense_tflops if rate == "dense" else gpu.bf16_sparse_tflops
     if teraflops is None or gpu.tdp_watts is None:
         lacking = f"{rate} bf16 rate" if teraflops is None else "board power"
-        raise UsageError(f"there is no ideal energy on {gpu.key} ({gpu.name}): its catalogue entry has no {lacking}")
+        raise UsageError(
+            f"there is no ideal energy on {gpu.key} ({gpu.name}): its catalogue entry has no {lacking}"
+        )
     return gpu.tdp_watts / (teraflops * 1e12)
 
 
