@@ -1,8 +1,9 @@
 """Floating-point operations (FLOPs) of requests, by model and by length of input and output.
 
 Two operations a multiply-accumulate, matrix products only, as torch's own counter has it: projections, experts that
-are active, scores and values of attention, and logits of the last token of each forward pass. Attention of a prefill
-is counted as the full square of its input: the half above the diagonal, which a causal kernel leaves out, included.
+are active, scores and values of attention, and logits of the last token of each forward pass. Attention of a
+prefill is counted as the full square of its input: with the half above the diagonal, which a causal kernel leaves
+out.
 """
 
 import os
@@ -68,7 +69,8 @@ def request_flops(
 
     Raises:
         ScenarioError: a length is below one.
-        EngineError: that Python cannot count them, or a decode step's operations do not grow evenly with its context.
+        EngineError: that Python cannot count them, or a decode step's operations do not grow evenly with its
+            context.
     """
     wanted = list(dict.fromkeys(lengths))
     if bad := [pair for pair in wanted if min(pair) < 1]:
@@ -111,11 +113,8 @@ def decode_flops(steps: Mapping[int, int], input_tokens: int, output_tokens: int
         return 0
     low, high = min(steps), max(steps)
     slope, rest = divmod(steps[high] - steps[low], high - low) if high > low else (0, 0)
-    off = [n for n, found in steps.items() if rest or found != steps[low] + slope * (n - low)]
-    if off:
-        raise ValueError(
-            f"steps with contexts of {sorted(steps)} tokens do not lie on a line, that of {off[0]} not"
-        )
+    if rest or any(found != steps[low] + slope * (n - low) for n, found in steps.items()):
+        raise ValueError(f"decode steps with contexts of {sorted(steps)} tokens do not lie on a line")
     contexts = count * input_tokens + count * (count + 1) // 2
     return count * (steps[low] - slope * low) + slope * contexts
 

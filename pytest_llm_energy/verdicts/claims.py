@@ -191,7 +191,7 @@ class Above(msgspec.Struct, frozen=True, kw_only=True, tag_field="claim", tag="a
             raise MeasurementError(f"{measured.key}: no arm {self.nearest!r} was measured")
         for arm_name, nearest, effect in effects(measured, alpha, control=self.nearest):
             outcome = _decide(holds=effect.low > 0, fails=effect.high < 0)
-            says = f"{arm_name} is farther from it than {nearest}"
+            says = f"{arm_name} is farther from {self.what} than {nearest}"
             found.append(Statement(says=says, interval=effect, kind="effect", outcome=outcome))
         return found
 

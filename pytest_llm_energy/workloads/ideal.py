@@ -1,6 +1,7 @@
 """The ideal energy of a workload: what it would take if the device did nothing but multiply, at its peak rate.
 
-Source: Fernandez et al. 2025, section 2.2 (arXiv 2504.17674): E = TDP / FLOPS * sum of N(I,O) * FLOPs(I,O) over bins.
+Source: Fernandez et al. 2025, section 2.1 (arXiv 2504.17674): E = TDP / FLOPS * sum of N(I,O) * FLOPs(I,O) over
+bins.
 """
 
 from collections.abc import Mapping
@@ -24,9 +25,7 @@ def joules_per_flop(gpu: GpuSpec, *, rate: Rate = "dense") -> float:
     teraflops = gpu.bf16_dense_tflops if rate == "dense" else gpu.bf16_sparse_tflops
     if teraflops is None or gpu.tdp_watts is None:
         lacking = f"{rate} bf16 rate" if teraflops is None else "board power"
-        raise UsageError(
-            f"there is no ideal energy on {gpu.key} ({gpu.name}): its catalogue entry has no {lacking}"
-        )
+        raise UsageError(f"no ideal energy is known on {gpu.key} ({gpu.name}): the catalogue has no {lacking}")
     return gpu.tdp_watts / (teraflops * 1e12)
 
 

@@ -34,10 +34,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def lengths(self) -> dict[str, int]:
         """Input and output tokens of a scenario that stands for the task: the mean input, rounded, and the output.
 
-        Not a bin at or above them. Energy grows with the input nearly in proportion, so requests of the mean length
-        take what requests of all lengths take together; a bin would make 128 tokens of translation's 50, and 8 output
-        tokens of classification's one, and a second forward pass is what that task does without. Equal lengths need
-        no padding, which a real batch has where an engine pads to the longest: there a saving is understated.
+        Not the bin at or above them: that would make 128 tokens of translation's 50, and 8 output tokens of
+        classification's one, a task that is all prefill. Energy grows nearly in proportion with the input, so that
+        requests of the mean length take about what requests of all those lengths take. The paper pads inputs to the
+        longest; requests of one length need no padding, and what an engine saves by doing without is left out.
         """
         return {"input_tokens": round(self.input_mean), "output_tokens": self.output_tokens}
 

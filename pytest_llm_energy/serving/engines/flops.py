@@ -39,7 +39,7 @@ def forward_flops(made: Any, *, tokens: int, past: int) -> int:
 
     Logits are those of the last token alone, as in serving.
     """
-    cache: Any = transformers.DynamicCache()
+    cache: Any = transformers.DynamicCache(config=made.config)
     options = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
     with torch.no_grad(), torch.device("meta"):
         if past:
