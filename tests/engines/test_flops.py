@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llm_energy import MODELS, Model
+from pytest_llm_energy import MODELS, Model, above
 from pytest_llm_energy.errors import EngineError, ScenarioError
+from pytest_llm_energy.hardware.catalogue import gpu_spec
 from pytest_llm_energy.serving.flops import RequestFlops, request_flops
+from pytest_llm_energy.verdicts.journal import read_journal
+from pytest_llm_energy.workloads.ideal import ideal_joules
+
+ROOT = Path(__file__).parents[2]
 
 LENGTHS = [(1, 1), (32, 8), (512, 64), (1900, 100)]
 
@@ -39,6 +44,28 @@ def closed_form(model: Model, input_tokens: int, output_tokens: int) -> RequestF
 def test_operations_are_those_of_the_closed_form(name: str) -> None:
     counted = request_flops(MODELS[name], LENGTHS)
     assert counted == {lengths: closed_form(MODELS[name], *lengths) for lengths in LENGTHS}
+
+
+def test_runs_recorded_on_an_h200_lie_above_the_ideal_and_vllms_are_nearer() -> None:
+    lengths = (512, 64)
+    flops = request_flops(MODELS["Llama-3.1-8B"], [lengths])[lengths].total
+    ideal = ideal_joules({lengths: 1}, {lengths: flops}, gpu_spec("h200"))
+    claim = above(ideal, what="the ideal", nearest="vllm")
+    journal = read_journal(ROOT / "docs" / "measurements" / "h200" / "same-stack-side-by-side-3.jsonl.gz")
+    document = (ROOT / "docs" / "workloads.md").read_text()
+    assert f"the ideal is {ideal:.4g} J a request" in document
+    checks = [check for check in journal.checks if check.key.finding == "serving-engine"]
+    assert len(checks) == 3
+    for check in checks:
+        measured = journal.measured(check)
+        statements = claim.statements(measured)
+        assert [statement.outcome for statement in statements] == ["holds"] * 3
+        cells = [
+            f"{100 * s.interval.value:+.0f} % [{100 * s.interval.low:+.0f}, {100 * s.interval.high:+.0f}]"
+            for s in statements[:2]
+        ]
+        assert measured.arms[0].identity is not None
+        assert f"| {measured.arms[0].identity['batch_size']} | {' | '.join(cells)} |" in document
 
 
 def test_steps_that_look_back_through_a_window_are_not_summed() -> None:

@@ -4,6 +4,7 @@ The source of ``python -c``: a process of its own, which imports nothing of this
 matrix multiplications, two operations a multiply-accumulate, on the meta device, whose tensors have shapes alone.
 """
 
+import contextlib
 import json
 import sys
 from typing import Any
@@ -25,10 +26,18 @@ def build(model: dict[str, Any], **changes: Any) -> Any:
     Args:
         model: model_type and config.
         **changes: to the configuration.
+
+    Raises:
+        RuntimeError: it is a mixture of experts, and this version of transformers has one way alone to route them.
     """
     automatic: Any = transformers.AutoModelForCausalLM
     config: Any = transformers.AutoConfig.for_model(model["model_type"], **model["config"] | changes)
-    options = EXPERTS_WRITTEN_OUT if "num_experts_per_tok" in model["config"] else {}
+    mixture = "num_experts_per_tok" in model["config"]
+    if mixture and int(transformers.__version__.split(".")[0]) < 5:
+        raise RuntimeError(
+            f"transformers {transformers.__version__} routes in a way that cannot be counted, 5.0 does not"
+        )
+    options = EXPERTS_WRITTEN_OUT if mixture else {}
     with torch.device("meta"):
         made = automatic.from_config(config, dtype=torch.bfloat16, attn_implementation="eager", **options)
     return made.eval()
@@ -73,5 +82,7 @@ def main(wanted: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    # Version 4 turns autocasting off, device by device, and the meta device has none that could be turned off.
+    torch.autocast = lambda *_, **__: contextlib.nullcontext()
     transformers.logging.set_verbosity_error()
     main(json.loads(sys.argv[1]))
