@@ -9,6 +9,7 @@ from pytest_llm_energy import MODELS, Model, above
 from pytest_llm_energy.errors import EngineError, ScenarioError
 from pytest_llm_energy.hardware.catalogue import gpu_spec
 from pytest_llm_energy.serving.flops import RequestFlops, request_flops
+from pytest_llm_energy.verdicts.estimates import excess
 from pytest_llm_energy.verdicts.journal import read_journal
 from pytest_llm_energy.workloads.ideal import ideal_joules
 
@@ -44,6 +45,22 @@ def closed_form(model: Model, input_tokens: int, output_tokens: int) -> RequestF
 def test_operations_are_those_of_the_closed_form(name: str) -> None:
     counted = request_flops(MODELS[name], LENGTHS)
     assert counted == {lengths: closed_form(MODELS[name], *lengths) for lengths in LENGTHS}
+
+
+def test_no_prefill_recorded_on_an_h200_came_as_near_to_the_ideal_as_the_longest() -> None:
+    flops = request_flops(MODELS["Llama-3.1-8B"], [(500, 1), (1000, 1), (2000, 1)])
+    journal = read_journal(ROOT / "docs" / "measurements" / "h200" / "fourth-session-prefill.jsonl.gz")
+    above_it = {}
+    for check in journal.checks:
+        for arm in journal.measured(check).arms:
+            assert arm.identity is not None
+            length = arm.identity["input_tokens"]
+            if length >= 500:
+                ideal = ideal_joules({(length, 1): 1}, {(length, 1): flops[length, 1].total}, gpu_spec("h200"))
+                above_it[length, arm.identity["batch_size"]] = excess(arm, ideal)
+    assert min(above_it, key=lambda case: above_it[case].value) == (2000, 16)
+    assert above_it[2000, 16].value == pytest.approx(0.57, abs=0.005)
+    assert all(interval.low > 0 for interval in above_it.values())
 
 
 def test_runs_recorded_on_an_h200_lie_above_the_ideal_and_vllms_are_nearer() -> None:

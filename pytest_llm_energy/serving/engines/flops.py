@@ -34,9 +34,7 @@ def build(model: dict[str, Any], **changes: Any) -> Any:
     config: Any = transformers.AutoConfig.for_model(model["model_type"], **model["config"] | changes)
     mixture = "num_experts_per_tok" in model["config"]
     if mixture and int(transformers.__version__.split(".")[0]) < 5:
-        raise RuntimeError(
-            f"transformers {transformers.__version__} routes in a way that cannot be counted, 5.0 does not"
-        )
+        raise RuntimeError(f"experts are counted by transformers 5.0 or later, not {transformers.__version__}")
     options = EXPERTS_WRITTEN_OUT if mixture else {}
     with torch.device("meta"):
         made = automatic.from_config(config, dtype=torch.bfloat16, attn_implementation="eager", **options)
