@@ -131,7 +131,7 @@ def tokens(value: object) -> int | str:
         number = value if isinstance(value, int) else float(value)
     except ValueError:
         return NOT_A_NUMBER
-    if number != number:
+    if number != number or (isinstance(value, str) and ("_" in value or not value.isascii())):
         return NOT_A_NUMBER
     if number < 0:
         return NEGATIVE

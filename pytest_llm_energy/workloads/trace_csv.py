@@ -30,12 +30,16 @@ class CsvText:
     """A CSV file whose header was read."""
 
     def __init__(self, file: str, first: Block, wanted: Columns | None, tally: Tally) -> None:
-        if b"Received request " in first.data or b"Generated response " in first.data:
-            raise TraceError(f"{file}: {VLLM_LOG}")
         line, _, self._rest = first.data.partition(b"\n")
         self.separator = max(",;\t", key=lambda mark: line.count(mark.encode()))
-        header = [name.strip() for name in next(csv.reader([_decoded(line)], delimiter=self.separator), [])]
-        self.columns = columns_of(file, header, wanted)
+        try:
+            header = [name.strip() for name in next(csv.reader([_decoded(line)], delimiter=self.separator), [])]
+            self.columns = columns_of(file, header, wanted)
+        except csv.Error as error:
+            raise TraceError(f"{file}: its first line is no header of columns: {error}") from error
+        except TraceError as error:
+            log = b"Received request " in first.data or b"Generated response " in first.data
+            raise TraceError(f"{file}: {VLLM_LOG}") if log else error from None
         self._places = [header.index(self.columns.input), header.index(self.columns.output)]
         self._width = len(header)
         self._file = file
@@ -91,8 +95,8 @@ class CsvText:
                 say()
         except csv.Error as error:
             raise TraceError(
-                f"{self._file}, line {begin.line + rows.line_num - 1}: quotes do not pair ({error}), so it cannot "
-                "be said which rows there are"
+                f"{self._file}, line {begin.line + rows.line_num - 1}: {error}: the quotes do not pair, so where "
+                "rows end cannot be said"
             ) from error
         finally:
             csv.field_size_limit(limit)

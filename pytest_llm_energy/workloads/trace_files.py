@@ -13,6 +13,9 @@ from pytest_llm_energy.workloads.trace_json import JsonText
 from pytest_llm_energy.workloads.trace_rows import agree, count_frame
 from pytest_llm_energy.workloads.trace_text import TOO_LONG, LongLine, blocks, opened
 
+SLICE_ROWS = 2**20
+"""Rows of Parquet that are counted at once: as many as row groups usually have."""
+
 
 def read_file(path: Path, wanted: Columns | None, tally: Tally, say: Callable[[], None]) -> str:
     """Count a file's requests; the name of its format.
@@ -51,8 +54,9 @@ def _parquet(path: Path, wanted: Columns | None, tally: Tally, say: Callable[[],
         expected = rows.select(pl.len()).collect(engine="streaming").item()
         counted = 0
         cells = rows.select(input=pl.col(columns.input), output=pl.col(columns.output))
-        for frame in cells.collect_batches(maintain_order=True, engine="streaming"):
-            count_frame(frame, tally, str(path), first=counted + 1)
+        for begin in range(0, expected, SLICE_ROWS):
+            frame = cells.slice(begin, SLICE_ROWS).collect(engine="streaming")
+            count_frame(frame, tally, str(path), first=begin + 1)
             counted += frame.height
             say()
     except pl.exceptions.PolarsError as error:

@@ -113,7 +113,7 @@ def _text(path: Path, stream: BinaryIO, head: bytes) -> Read:
         if head.startswith(marks):
             text = io.TextIOWrapper(stream, encoding=encoding, errors="replace", newline="")
             return lambda size: text.read(size).encode(errors="replace")
-    if b"\0" in head:
+    if b"\0" in head.partition(b"\n")[0]:
         raise TraceError(f"{path} is binary: no CSV, JSON lines or Parquet, nor UTF-16 with a byte-order mark")
     return stream.read
 

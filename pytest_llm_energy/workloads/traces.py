@@ -121,9 +121,13 @@ def files(sources: Sequence[str | Path]) -> tuple[Path, ...]:
         if not named:
             raise UsageError(f"{source}: no such file, nor a packaged histogram: {', '.join(packaged_names())}")
         for file in named:
-            if file.resolve() in found:
+            try:
+                place = file.resolve(strict=True)
+            except (OSError, RuntimeError) as error:
+                raise TraceError(f"{file} cannot be read: {error}") from error
+            if place in found:
                 raise UsageError(f"{file} is named twice: its requests would count twice")
-            found[file.resolve()] = file
+            found[place] = file
     return tuple(found.values())
 
 
