@@ -4,7 +4,7 @@ import argparse
 import datetime
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_llm_energy import __version__, doctor
@@ -16,6 +16,7 @@ from pytest_llm_energy.hardware.fingerprint import processor
 from pytest_llm_energy.metering.choice import choose_meter
 from pytest_llm_energy.metering.examine import examine_device, examine_processor
 from pytest_llm_energy.options import percentage
+from pytest_llm_energy.progress import print_lines, say
 from pytest_llm_energy.reporting import messages, summary, words
 from pytest_llm_energy.reporting.tables import blessing_table
 from pytest_llm_energy.session import CPU_PLAN, GPU_PLAN
@@ -27,6 +28,7 @@ from pytest_llm_energy.verdicts.journal import read_journal
 from pytest_llm_energy.verdicts.measured import Metered
 from pytest_llm_energy.verdicts.rows import failing
 from pytest_llm_energy.verdicts.trimming import named, trim, unused
+from pytest_llm_energy.workload_commands import add_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     comparing.set_defaults(run=_compare)
     examining = commands.add_parser("doctor", help="say what this host can meter, and how well")
     examining.set_defaults(run=_doctor)
+    add_commands(commands)
     parsed = parser.parse_args(arguments)
     try:
         return int(parsed.run(parsed) or 0)
@@ -87,8 +90,8 @@ def _bless(arguments: argparse.Namespace) -> None:
         allow_raise=arguments.allow_raise,
     )
     print(blessing_table(levels))
-    _print(sorted({f"  {level.note}" for level in levels if level.note}))
-    _print(sorted({f"written: {level.path}" for level in levels}))
+    print_lines(sorted({f"  {level.note}" for level in levels if level.note}))
+    print_lines(sorted({f"written: {level.path}" for level in levels}))
 
 
 def _budget(arguments: argparse.Namespace) -> None:
@@ -160,7 +163,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     failed = failing(found.rows, "on")
     for text in [messages.failure(failed), ""] if failed else []:
         print(text)
-    _print(summary.text_lines(found))
+    print_lines(summary.text_lines(found))
     print(summary.last_line(found))
     return 1 if failed else EXIT_DECIDED_NOTHING if found.decided_nothing else 0
 
@@ -172,22 +175,22 @@ def _doctor(arguments: argparse.Namespace) -> None:
         print()
         limit = device.power_limit_watts or host.spec.tdp_watts or 300.0
         try:
-            health = examine_device(device, say=_say, load_watts=LOADED_SHARE * limit)
+            health = examine_device(device, say=say, load_watts=LOADED_SHARE * limit)
         except MeterError as error:
             print(f"GPU {device.index}: {device.name}, {device.uuid}: cannot be metered: {error}")
             continue
-        _print(doctor.device_lines(health, runs=GPU_PLAN.runs, window_seconds=GPU_PLAN.window_seconds))
+        print_lines(doctor.device_lines(health, runs=GPU_PLAN.runs, window_seconds=GPU_PLAN.window_seconds))
     if not host.devices:
         print()
         try:
             meter = choose_meter("auto", ())
-            health_of_cpu = examine_processor(meter, say=_say)
+            health_of_cpu = examine_processor(meter, say=say)
         except MeterError as error:
             print(f"processor: cannot be metered: {error}")
             return
         facts = processor()
         name = f"{facts['processor']}, {facts['cores']} cores"
-        _print(doctor.processor_lines(health_of_cpu, name=name, runs=CPU_PLAN.runs))
+        print_lines(doctor.processor_lines(health_of_cpu, name=name, runs=CPU_PLAN.runs))
 
 
 EXIT_DECIDED_NOTHING = 5
@@ -195,19 +198,6 @@ EXIT_DECIDED_NOTHING = 5
 
 LOADED_SHARE = 0.7
 """Of the power limit: what serving a large batch draws on an H200."""
-
-
-def _say(what: str) -> None:
-    """Progress, where somebody watches."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{what} ...", end="", file=sys.stderr, flush=True)
-
-
-def _print(lines: Iterable[str]) -> None:
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
-    for line in lines:
-        print(line)
 
 
 if __name__ == "__main__":

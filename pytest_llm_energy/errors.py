@@ -39,3 +39,7 @@ class JournalError(EnergyError):
 
 class BaselineError(EnergyError):
     """A baseline file is corrupt, of another schema, or could not be written."""
+
+
+class TraceError(EnergyError):
+    """A trace of requests could not be read; nothing was counted."""

@@ -21,7 +21,7 @@ MAY_IMPORT = {
 """Rooms a room may import; ``errors`` is everybody's."""
 
 PURE = ("verdicts", "reporting", "workloads")
-HEAVY = {"torch", "transformers", "vllm", "pynvml", "codecarbon", "numpy", "scipy", "pandas"}
+HEAVY = {"torch", "transformers", "vllm", "pynvml", "codecarbon", "numpy", "scipy", "pandas", "polars"}
 
 
 def imports(path: Path) -> set[str]:
