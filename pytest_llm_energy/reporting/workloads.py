@@ -1,5 +1,6 @@
 """What workloads cost, as text."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from tabulate import tabulate
 
 from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.carbon import JOULES_PER_KWH, CarbonIntensity
+from pytest_llm_energy.verdicts.statistics import Interval
 from pytest_llm_energy.workloads.bins import Histogram
 from pytest_llm_energy.workloads.estimate import COVERAGE_Z, Estimate
 
@@ -89,6 +91,5 @@ def _against(estimate: Estimate, first: Estimate) -> str:
     if estimate is first:
         return ""
     ratio = estimate.joules / first.joules
-    half = COVERAGE_Z * (estimate.relative_sd**2 + first.relative_sd**2) ** 0.5
-    low, high = (words.percent(ratio * (1 + sign * half) - 1) for sign in (-1, 1))
-    return f"{words.percent(ratio - 1)} [{low}, {high}]"
+    half = COVERAGE_Z * math.hypot(estimate.relative_sd, first.relative_sd)
+    return words.change(Interval(ratio - 1, ratio / math.exp(half) - 1, ratio * math.exp(half) - 1))

@@ -20,6 +20,10 @@ PLAIN = {"weights", "dtype", "seed", "engine", "model"}
 """Fields that a configuration's name tells anyhow, or that change little of its energy."""
 
 
+UNTOLD = (None, {"strategy": "greedy"})
+"""Values that need no telling, beside those that are off and one device."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
     """What was measured of one way of serving: a model on an engine of a stack.
@@ -91,7 +95,7 @@ def _name(rest: Identity, stack: Mapping[str, str]) -> str:
     model = rest["model"] if isinstance(rest["model"], str) else rest["model"]["name"]
     parts = [f"{engine} {version}".strip(), model]
     for name, value in sorted(rest.items()):
-        if name in PLAIN or value in (False, None, 1) or value == {"strategy": "greedy"}:
+        if name in PLAIN or value is False or value in UNTOLD or (name, value) == ("tensor_parallel_size", 1):
             continue
         parts.append(name if value is True else f"{name} {_short(value)}")
     arguments = {name.removeprefix("argument "): value for name, value in stack.items() if "argument " in name}

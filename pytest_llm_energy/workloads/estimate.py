@@ -165,10 +165,9 @@ def fitted(measured: Sequence[MeasuredBin]) -> Fit:
     Raises:
         UsageError: they are too few.
     """
-    if len({each.lengths for each in measured}) < LEAST_BINS:
+    if (found := len({each.lengths for each in measured})) < LEAST_BINS:
         raise UsageError(
-            f"{len({each.lengths for each in measured})} bins were measured: a model to fill in others takes "
-            f"{LEAST_BINS} of them"
+            f"a model to fill in bins takes requests of {LEAST_BINS} lengths, and {found} were measured"
         )
     errors = []
     for left_out in {each.lengths for each in measured}:

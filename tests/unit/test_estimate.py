@@ -85,7 +85,7 @@ def test_a_bin_measured_in_small_batches_alone_is_filled_in() -> None:
 def test_nothing_is_filled_in_where_that_is_refused_or_too_little_was_measured() -> None:
     with pytest.raises(UsageError, match=r"2 bins \(128\+32, 512\+8\) were not measured in full batches"):
         estimate(histogram((128, 32, 1), (512, 8, 1)), measured(SOME), exact=True)
-    with pytest.raises(UsageError, match="2 bins were measured: a model to fill in others takes 8"):
+    with pytest.raises(UsageError, match="takes requests of 8 lengths, and 2 were measured"):
         estimate(histogram((128, 32, 1)), measured([(32, 8, 1), (32, 16, 1)]))
     nothing = Histogram(name="long", bins=PAPER, counts=(), rows=3, excluded={"longer than the bins": 3})
     with pytest.raises(UsageError, match="long: none of its 3 requests is in a bin"):
