@@ -24,12 +24,12 @@ BOTH_ENGINES = "h200-busy-host/same-stack-3"
 MODEL = "Llama-3.1-8B"
 LENGTHS = (512, 64)
 TERMS = (
-    ("a pass over the weights, prefill", "J"),
-    ("a prompt's token", "J"),
-    ("a prompt's tokens looking at each other, per square", "J"),
-    ("a pass over the weights, each decode step", "J"),
-    ("a decoded token", "J"),
-    ("a decoded token looking at one before it", "J"),
+    "a pass over the weights, in a prefill",
+    "a token of a prompt",
+    "the square of a prompt's tokens, each looking at the others",
+    "a pass over the weights, in a decode step",
+    "a decoded token",
+    "a decoded token, for each token before it",
 )
 
 
@@ -48,16 +48,11 @@ def model() -> str:
     """The six energies that an H200's batches are made of, and how far off they are."""
     (vllm,) = configurations([_journal(name) for name in ONE_SESSION])
     fit: Fit = fitted(vllm.bins)
-    rows = [[what, words.joules(joules)] for (what, _), joules in zip(TERMS, fit.joules, strict=True)]
-    shapes = len(vllm.bins)
-    return _fenced(
-        [
-            *str(tabulate(rows, ["what", "energy"], disable_numparse=True, colalign=("left", "right"))).splitlines(),
-            "",
-            f"fitted to {shapes} batches; off by {fit.relative_error:.1%} (at worst {fit.worst_error:+.1%}) on those of "
-            "a length that was left out",
-        ]
-    )
+    rows = [[what, words.joules(joules)] for what, joules in zip(TERMS, fit.joules, strict=True)]
+    table = str(tabulate(rows, ["what", "energy"], disable_numparse=True, colalign=("left", "right")))
+    error = f"{fit.relative_error:.1%} (at worst {fit.worst_error:+.1%})"
+    says = f"fitted to {len(vllm.bins)} batches; off by {error} on those of a length that was left out"
+    return _fenced([*table.splitlines(), "", says])
 
 
 def above_the_ideal() -> str:
@@ -68,8 +63,10 @@ def above_the_ideal() -> str:
     for batch_size, arms in sorted(_by_batch(_journal(BOTH_ENGINES))):
         cells = [words.change(excess(arms[name], ideal)) for name in ("vllm", "transformers")]
         rows.append([batch_size, *cells])
-    table = str(tabulate(rows, ["batch", "vLLM above the ideal", "transformers above the ideal"], disable_numparse=True))
-    return _fenced([f"the ideal: {words.joules(ideal)} a request of {LENGTHS[0]} + {LENGTHS[1]} tokens", "", *table.splitlines()])
+    headers = ["batch", "vLLM above the ideal", "transformers above the ideal"]
+    table = str(tabulate(rows, headers, disable_numparse=True))
+    says = f"the ideal: {words.joules(ideal)} a request of {LENGTHS[0]} + {LENGTHS[1]} tokens"
+    return _fenced([says, "", *table.splitlines()])
 
 
 def _by_batch(journal: Journal) -> Iterator[tuple[int, dict[str, Arm]]]:
