@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from pytest_llm_energy.errors import MeasurementError
+from pytest_llm_energy.errors import MeasurementError, UsageError
 from pytest_llm_energy.verdicts.estimates import effects, excess, growth, workload_effects
 from pytest_llm_energy.verdicts.measured import Measured
 from pytest_llm_energy.verdicts.statistics import ALPHA, Interval
@@ -175,7 +175,7 @@ class Above(msgspec.Struct, frozen=True, kw_only=True, tag_field="claim", tag="a
 
     def __post_init__(self) -> None:
         if not 0 < self.joules_per_request < math.inf:
-            raise MeasurementError(f"{self.what} is {self.joules_per_request} J a request: nothing lies above that")
+            raise UsageError(f"{self.what} is {self.joules_per_request} J a request: nothing lies above that")
 
     def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
         """One per arm, and one per arm that the nearest is nearer than."""

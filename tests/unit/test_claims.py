@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from pytest_llm_energy import Scenario, above, costs, differs, flat_below, saves, saves_on, slope
-from pytest_llm_energy.errors import MeasurementError
+from pytest_llm_energy.errors import MeasurementError, UsageError
 from pytest_llm_energy.verdicts.claims import Claim
 from pytest_llm_energy.verdicts.estimates import excess
 from pytest_llm_energy.verdicts.measured import Measured
@@ -176,7 +176,7 @@ def test_a_figure_must_be_one_and_its_nearest_arm_measured() -> None:
     with pytest.raises(MeasurementError, match="no arm 'sglang'"):
         above(1.0, what="it", nearest="sglang").statements(compared({"one": [1.0] * 3, "other": [2.0] * 3}))
     for figure in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(MeasurementError, match="nothing lies above"):
+        with pytest.raises(UsageError, match="nothing lies above"):
             above(figure, what="it")
 
 
