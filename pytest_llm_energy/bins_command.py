@@ -105,7 +105,7 @@ def trace_lines(trace: Trace) -> Iterator[str]:
         yield ""
         yield "Rows that cannot be read begin with"
         for row in trace.unreadable:
-            yield f"  {row.file}:{row.row}: {row.reason}: {row.text}"
+            yield f"  {row.file}:{row.row}: {row.reason}{f': {row.text}' if row.text else ''}"
     if histogram.input and histogram.output:
         yield ""
         yield "Lengths in tokens, of all requests that can be read"

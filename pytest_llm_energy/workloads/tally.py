@@ -4,7 +4,7 @@ What is kept is one count per pair of bins and one per distinct length, so media
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,12 +57,12 @@ class Tally:
         self._outputs = _added(self._outputs, np.bincount(outputs))
         self.rows += len(inputs)
 
-    def refuse(self, file: str, row: int, reason: str, text: str) -> None:
-        """Add a row that cannot be read."""
+    def refuse(self, file: str, row: int, reason: str, text: Callable[[], str] = str) -> None:
+        """Add a row that cannot be read; ``text`` makes what stands there."""
         self.rows += 1
         self._refused[reason] += 1
         if len(self.unreadable) < SHOWN:
-            self.unreadable.append(UnreadableRow(file=file, row=row, reason=reason, text=shortened(text)))
+            self.unreadable.append(UnreadableRow(file=file, row=row, reason=reason, text=shortened(text())))
 
     def histogram(self, name: str, *, source: str | None = None, license: str | None = None) -> Histogram:
         """What was counted."""

@@ -21,7 +21,7 @@ QUOTED_ROWS = 50_000
 """Rows that are counted at once where there are quotes."""
 
 LONGEST_QUOTED = 16 * 2**20
-"""Characters after which a quoted field is taken for one that never ends: no model reads so long a prompt."""
+"""Characters after which a field is taken for one that never ends: no model reads so long a prompt."""
 
 CELLS = {"row": pl.Int64, "input": pl.String, "output": pl.String, "extra": pl.String}
 
@@ -53,10 +53,10 @@ class CsvText:
         """
         left = itertools.chain([Block(data=self._rest, line=2)] if self._rest else [], pieces)
         for piece in left:
-            if isinstance(piece, LongLine):
-                self._tally.refuse(self._file, piece.line, TOO_LONG, "")
-            elif b'"' in piece.data:
+            if piece.quoted if isinstance(piece, LongLine) else b'"' in piece.data:
                 return self._count_quoted(itertools.chain([piece], left), say)
+            if isinstance(piece, LongLine):
+                self._tally.refuse(self._file, piece.line, TOO_LONG)
             else:
                 self._count_plain(piece)
             say()
@@ -115,7 +115,11 @@ class CsvText:
         for piece in pieces:
             if isinstance(piece, LongLine):
                 raise TraceError(f"{self._file}, line {piece.line}: a {TOO_LONG}, where rows may span lines")
-            yield from io.StringIO(_decoded(piece.data), newline="\n")
+            for number, line in enumerate(io.BytesIO(piece.data), piece.line):
+                if len(line) > LONGEST_QUOTED:
+                    what = f"a line of more than {LONGEST_QUOTED // 2**20} MiB, where rows may span lines"
+                    raise TraceError(f"{self._file}, line {number}: {what}")
+                yield _decoded(line)
 
 
 def _decoded(data: bytes) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -36,7 +37,7 @@ class JsonText:
         count = self._count_results if self.columns == VLLM_BENCHMARK else self._count_requests
         for piece in itertools.chain([self._first], pieces):
             if isinstance(piece, LongLine):
-                self._tally.refuse(self._file, piece.line, TOO_LONG, "")
+                self._tally.refuse(self._file, piece.line, TOO_LONG)
             else:
                 count(piece)
             say()
@@ -58,7 +59,7 @@ class JsonText:
                 row = self._any.decode(line.decode(errors="replace"))
             except msgspec.MsgspecError:
                 reason = NO_OBJECT if line.strip() else MISSING
-                self._tally.refuse(self._file, number, reason, line[:200].decode(errors="replace"))
+                self._tally.refuse(self._file, number, reason, partial(_shown, line))
             else:
                 found.append((number, row.input, row.output))
         count_values(found, self._tally, self._file)
@@ -93,6 +94,10 @@ def _keys(file: str, data: bytes) -> list[str]:
         f"{file} begins like JSON, but no line of it is an object: one request a line is read, not an array, nor "
         "an object over several lines"
     )
+
+
+def _shown(line: bytes) -> str:
+    return line[:200].decode(errors="replace")
 
 
 def _lines(block: Block) -> Iterator[tuple[int, bytes]]:

@@ -1,6 +1,7 @@
 """Rows of a trace, cells of any kind, into a tally: polars tells the sound ones, the others are looked at each."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -32,7 +33,7 @@ def count_frame(frame: pl.DataFrame, tally: Tally, file: str, *, first: int) -> 
         if "extra" in others.columns:
             wide = others.filter(pl.col("extra").is_not_null())
             for row, given, made in wide.select("row", "input", "output").iter_rows():
-                tally.refuse(file, row, TOO_MANY_FIELDS, _shown(given, made))
+                tally.refuse(file, row, TOO_MANY_FIELDS, partial(_shown, given, made))
             others = others.filter(pl.col("extra").is_null())
         count_values(others.select("row", "input", "output").iter_rows(), tally, file)
     tally.count(lengths["input"].to_numpy(), lengths["output"].to_numpy())
@@ -48,7 +49,7 @@ def count_values(rows: Iterable[tuple[int, object, object]], tally: Tally, file:
             outputs.append(output_tokens)
         else:
             reason = input_tokens if isinstance(input_tokens, str) else str(output_tokens)
-            tally.refuse(file, row, reason, _shown(given, made))
+            tally.refuse(file, row, reason, partial(_shown, given, made))
     tally.count(np.array(inputs, np.int64), np.array(outputs, np.int64))
 
 

@@ -202,6 +202,9 @@ def test_a_line_too_long_is_excluded(read: Reading, monkeypatch: pytest.MonkeyPa
     assert trace.histogram.requests == 2 + (begin == JSON)
     assert trace.histogram.excluded == {"line of more than 256 MiB": 2}
     assert [bad.row for bad in trace.unreadable] == [3, 5]
+    if begin == HEADER:
+        with pytest.raises(TraceError, match="line 3: a line of more than 256 MiB, where rows may span lines"):
+            read(begin + row + b'"' + b"z" * 1000 + b"\n" + row)
     with pytest.raises(TraceError, match="begins with a line of more than"):
         read(b"z" * 1000)
 
