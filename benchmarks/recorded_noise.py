@@ -81,7 +81,8 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Attributes:
         works: per work.
-        start_sd: between engine starts of a session, the larger of what was recorded and ``START_SD``.
+        start_sd: between engine starts of a session, without what windows explain of it; the larger of what was
+            recorded and ``START_SD``.
         session_sd: between sessions on one board, the larger of what was recorded and ``SESSION_SD``.
         says: where each figure comes from, and what was assumed for want of records.
     """
@@ -104,7 +105,7 @@ def recorded(paths: Iterable[Path] | None = None) -> Noise:
 
 def noise_of(works: Sequence[Sequence[Level]]) -> Noise:
     """The noise in levels, grouped by work."""
-    starts, start_freedom = _pooled(_by_start(levels) for levels in works)
+    starts, start_freedom = _between_starts(works)
     sessions, session_freedom = _pooled(_by_session(levels) for levels in works)
     stated = _stated_uncertainty(works)
     noises = tuple(_noise_of_work(levels, stated) for levels in works if any(len(x.logs) > 1 for x in levels))
@@ -113,8 +114,10 @@ def noise_of(works: Sequence[Sequence[Level]]) -> Noise:
     say = (
         f"windows: sd per work, {min(w.window_sd for w in noises):.2%} to {max(w.window_sd for w in noises):.2%} "
         f"over {len(noises)} works, each taken for the truth although it is known from few windows",
-        _larger("engine starts", starts, start_freedom, START_SD, "START_SD"),
-        _larger("sessions on one board", sessions, session_freedom, SESSION_SD, "SESSION_SD"),
+        _larger("engine starts", starts, f"{start_freedom} pairs", START_SD, "START_SD"),
+        _larger(
+            "sessions on one board", sessions, f"{session_freedom} degrees of freedom", SESSION_SD, "SESSION_SD"
+        ),
         f"boards: sd per work from two or three boards, {min(w.board_sd for w in noises):.2%} to "
         f"{max(w.board_sd for w in noises):.2%}; {unknown} works ran on one board alone, and BOARD_SD "
         f"({BOARD_SD:.1%}) is assumed for them; of {pairs} pairs of a work on two boards, the board that draws "
@@ -238,10 +241,35 @@ def _stated_uncertainty(works: Sequence[Sequence[Level]]) -> float:
     return statistics.median(level.uncertainty for level in levels if level.when == newest)
 
 
-def _by_start(levels: Sequence[Level]) -> list[list[float]]:
-    """Means of the engine starts of each session."""
-    sessions = dict.fromkeys(level.session for level in levels)
-    return [_means((x.start, statistics.fmean(x.logs)) for x in levels if x.session == one) for one in sessions]
+def _between_starts(works: Sequence[Sequence[Level]]) -> tuple[float, int]:
+    """Standard deviation between engine starts of a session, the likeliest, and how many pairs of starts tell it.
+
+    Starts of a work whose windows scatter differ by that too, so what windows explain is taken off.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.stats import t as student
+
+    pairs = []
+    for levels in works:
+        for session in dict.fromkeys(level.session for level in levels):
+            starts = [level for level in levels if level.session == session and len(level.logs) > 1]
+            freedom = sum(len(level.logs) - 1 for level in starts)
+            squares = sum((x - statistics.fmean(level.logs)) ** 2 for level in starts for x in level.logs)
+            for one, other in zip(starts[::2], starts[1::2], strict=False):
+                windows = squares / freedom * (1 / len(one.logs) + 1 / len(other.logs))
+                pairs.append((statistics.fmean(one.logs) - statistics.fmean(other.logs), windows, freedom))
+
+    def unlikelihood(sd: float) -> float:
+        scales = [math.sqrt(windows + 2 * sd**2) for _, windows, _ in pairs]
+        likelihoods = [
+            student.logpdf(difference / scale, freedom) - math.log(scale)
+            for (difference, _, freedom), scale in zip(pairs, scales, strict=True)
+        ]
+        return -float(sum(likelihoods))
+
+    if not pairs:
+        return 0.0, 0
+    return float(minimize_scalar(unlikelihood, bounds=(0.0, 0.05), method="bounded").x), len(pairs)
 
 
 def _by_session(levels: Sequence[Level]) -> list[list[float]]:
@@ -265,8 +293,8 @@ def _pooled(works: Iterable[list[list[float]]]) -> tuple[float, int]:
     return (math.sqrt(squares / freedom) if freedom else 0.0), freedom
 
 
-def _larger(what: str, sd: float, freedom: int, constant: float, name: str) -> str:
-    if not freedom:
+def _larger(what: str, sd: float, evidence: str, constant: float, name: str) -> str:
+    if evidence.startswith("0 "):
         return f"{what}: none recorded twice; {name} ({constant:.2%}) is assumed"
     taken = f"{name} ({constant:.2%}) is larger, and assumed" if constant > sd else f"above {name} ({constant:.2%})"
-    return f"{what}: recorded sd {sd:.2%} with {freedom} degrees of freedom; {taken}"
+    return f"{what}: recorded sd {sd:.2%} with {evidence}; {taken}"

@@ -17,7 +17,7 @@ from pytest_llm_energy.verdicts.reference import by_start
 from pytest_llm_energy.verdicts.rows import ClaimRow, Row
 
 ROOT = Path(__file__).parents[1]
-JOURNALS = ROOT / "docs" / "measurements" / "h200"
+MEASUREMENTS = ROOT / "docs" / "measurements"
 SESSIONS = (
     "first-session",
     "second-session",
@@ -103,9 +103,9 @@ def spread() -> str:
     return _fenced(tabulate(rows, headers="keys", disable_numparse=True))
 
 
-def against(*names: str) -> str:
+def against(*names: str, folder: str = "h200") -> str:
     """Two stacks side by side, in one run or several: who is measured against whom, and the levels."""
-    levels, _ = split([row for name in names for row in _rows(_journal(name))])
+    levels, _ = split([row for name in names for row in _rows(_journal(name, folder))])
     change = levels[0].change
     assert change is not None
     lines = [
@@ -124,8 +124,8 @@ def _rows(journal: Journal) -> Iterator[Row]:
         yield from judge_recorded(journal, key, baseline=None, published=published, budget=None)
 
 
-def _journal(name: str) -> Journal:
-    return read_journal(JOURNALS / f"{name}.jsonl.gz")
+def _journal(name: str, folder: str = "h200") -> Journal:
+    return read_journal(MEASUREMENTS / folder / f"{name}.jsonl.gz")
 
 
 def _session(name: str) -> str:

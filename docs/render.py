@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import accuracy_report, power_report, time_to_verdict
-from docs import h200
+from docs import h200, workloads
 from pytest_llm_energy import Scenario
 from pytest_llm_energy.reporting.messages import failure
 from pytest_llm_energy.reporting.summary import CaseOutcome, Summary, last_line, state_of, total_line
@@ -39,9 +39,15 @@ H200_PARTS: dict[str, Callable[[], str]] = {
     "h200-claims": h200.claims,
     "h200-spread": h200.spread,
     "h200-same": partial(h200.against, "same-stack-twice"),
-    "h200-side-by-side": partial(h200.against, *(f"same-stack-side-by-side-{n}" for n in (1, 2, 3, 4))),
+    "h200-busy-host": partial(h200.against, *(f"same-stack-{n}" for n in (1, 2, 3, 4)), folder="h200-busy-host"),
     "h200-eager": partial(h200.against, "eager-against-graphs"),
     "h200-upgrade": partial(h200.against, "vllm-0.20.2-to-0.25.1"),
+}
+
+WORKLOAD_PARTS: dict[str, Callable[[], str]] = {
+    "workload-estimates": workloads.estimates,
+    "workload-model": workloads.model,
+    "workload-ideal": workloads.above_the_ideal,
 }
 
 SHOWN_LEVELS = ("batching", "mixture-of-experts")
@@ -76,6 +82,8 @@ def _generated() -> Iterator[tuple[Path, str]]:
     yield gate, _filled(gate.read_text(), {"gate-power": _gate_power, "time-to-verdict": _time_to_verdict})
     measured = ROOT / "docs" / "h200.md"
     yield measured, _filled(measured.read_text(), H200_PARTS)
+    costs = ROOT / "docs" / "workloads.md"
+    yield costs, _filled(costs.read_text(), WORKLOAD_PARTS)
     for name, kind in (("baseline", Baseline), ("published", Published)):
         yield ROOT / "docs" / f"{name}.schema.json", json.dumps(msgspec.json.schema(kind), indent=2) + "\n"
 

@@ -4,7 +4,7 @@ from pytest_llm_energy.errors import EnergyError
 from pytest_llm_energy.serving.arms import Arms, Series
 from pytest_llm_energy.serving.models import MODELS, Model
 from pytest_llm_energy.serving.scenario import Beam, Greedy, Online, Sample, Scenario, Speculation
-from pytest_llm_energy.verdicts.claims import costs, differs, flat_below, saves, slope
+from pytest_llm_energy.verdicts.claims import above, costs, differs, flat_below, saves, saves_on, slope
 
 __version__ = "0.1.0"
 
@@ -20,9 +20,11 @@ __all__ = [
     "Scenario",
     "Series",
     "Speculation",
+    "above",
     "costs",
     "differs",
     "flat_below",
     "saves",
+    "saves_on",
     "slope",
 ]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_llm_energy import __version__, doctor
+from pytest_llm_energy import __version__, bins_command, doctor, estimate_command
 from pytest_llm_energy.collecting import collect
 from pytest_llm_energy.errors import EnergyError, MeterError, UsageError
 from pytest_llm_energy.hardware.catalogue import catalogue
@@ -28,7 +28,6 @@ from pytest_llm_energy.verdicts.journal import read_journal
 from pytest_llm_energy.verdicts.measured import Metered
 from pytest_llm_energy.verdicts.rows import failing
 from pytest_llm_energy.verdicts.trimming import named, trim, unused
-from pytest_llm_energy.workload_commands import add_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     comparing.set_defaults(run=_compare)
     examining = commands.add_parser("doctor", help="say what this host can meter, and how well")
     examining.set_defaults(run=_doctor)
-    add_commands(commands)
+    bins_command.add_commands(commands)
+    estimate_command.add_commands(commands)
     parsed = parser.parse_args(arguments)
     try:
         return int(parsed.run(parsed) or 0)

@@ -19,7 +19,8 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         identity: facts that must match before joules may be compared (kind, power limit, MIG, ECC; on a
             CPU the processor, its cores and its vector extensions).
-        state: facts that may differ and are shown (driver, CUDA, operating system).
+        state: facts that may differ and are shown (driver, CUDA, operating system; beside a GPU the processor and
+            its cores: what launches kernel by kernel takes longer, and more energy, on a slower one).
         boards: hashes of the device UUIDs, empty without a GPU; equal hashes mean the same boards.
     """
 
@@ -40,7 +41,8 @@ def fingerprint(host: Host, devices: Sequence[Device]) -> Fingerprint:
         "mig": first.mig,
         "ecc": first.ecc,
     }
-    return Fingerprint(identity=identity, state=state, boards=boards(devices))
+    beside = {name: fact for name, fact in processor().items() if name in ("processor", "cores")}
+    return Fingerprint(identity=identity, state=state | beside, boards=boards(devices))
 
 
 def boards(devices: Sequence[Device]) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Scenarios that belong together: the arms of a comparison, and a series over one number."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -73,7 +73,7 @@ class Arms(Mapping[str, Scenario]):
 
 
 class Series(tuple[Scenario, ...]):
-    """Scenarios that differ in one number, measured side by side: ``Series.over(base, input_tokens=(1, 2, 4))``."""
+    """Scenarios that are measured side by side: ``Series.over(base, input_tokens=(1, 2, 4))``."""
 
     label: str = "series"
 
@@ -91,6 +91,24 @@ class Series(tuple[Scenario, ...]):
             raise ScenarioError(f"a series over {field} needs two values or more")
         series = cls(base.replace(**{field: value}) for value in values)
         series.label = str(base.batch_size)
+        return series
+
+    @classmethod
+    def of(cls, scenarios: Iterable[Scenario]) -> "Series":
+        """Scenarios that differ in several fields.
+
+        Raises:
+            ScenarioError: fewer than two.
+        """
+        series = cls(scenarios)
+        if len(series) < 2:
+            raise ScenarioError("a series needs two scenarios or more")
+        return series
+
+    def named(self, label: str) -> "Series":
+        """The same scenarios under another label, which names the case."""
+        series = Series(self)
+        series.label = label
         return series
 
     def __str__(self) -> str:

@@ -283,7 +283,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Scenario)}
-LEAST_CONTEXT_TOKENS = 2048
+LEAST_CONTEXT_TOKENS = 8192
+"""So that requests of most lengths share an engine start."""
+
 LEAST_BATCH_SIZE = 256
 """vLLM's own default on small devices for the most requests served at once."""
 

@@ -4,15 +4,15 @@ A claim holds, or fails, only when the whole interval says so; otherwise nothing
 """
 
 import math
-from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
 
-from pytest_llm_energy.errors import MeasurementError
-from pytest_llm_energy.verdicts import statistics
-from pytest_llm_energy.verdicts.measured import Measured, Run
+from pytest_llm_energy.errors import MeasurementError, UsageError
+from pytest_llm_energy.verdicts.estimates import effects, excess, growth, workload_effects
+from pytest_llm_energy.verdicts.measured import Measured
 from pytest_llm_energy.verdicts.statistics import ALPHA, Interval
+from pytest_llm_energy.workloads.bins import Histogram
 
 Outcome = Literal["holds", "fails", "open"]
 
@@ -55,7 +55,7 @@ class Saves(msgspec.Struct, frozen=True, tag_field="claim", tag="saves", forbid_
                 kind="effect",
                 outcome=_decide(holds=effect.high < 0, fails=effect.low > self.margin),
             )
-            for arm, control, effect in _effects(measured, alpha)
+            for arm, control, effect in effects(measured, alpha)
         ]
 
 
@@ -81,7 +81,7 @@ class Costs(msgspec.Struct, frozen=True, tag_field="claim", tag="costs", forbid_
                 kind="effect",
                 outcome=_decide(holds=effect.low > 0, fails=effect.high < -self.margin),
             )
-            for arm, control, effect in _effects(measured, alpha)
+            for arm, control, effect in effects(measured, alpha)
         ]
 
 
@@ -103,7 +103,7 @@ class Differs(msgspec.Struct, frozen=True, tag_field="claim", tag="differs", for
                 kind="effect",
                 outcome=_inside(effect, -self.at_most, self.at_most),
             )
-            for arm, control, effect in _effects(measured, alpha)
+            for arm, control, effect in effects(measured, alpha)
         ]
 
 
@@ -122,7 +122,7 @@ class Slope(msgspec.Struct, frozen=True, tag_field="claim", tag="slope", forbid_
 
     def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
         """One, about all scenarios of the series."""
-        interval = _growth(measured, self.over, below=math.inf, alpha=alpha)
+        interval = growth(measured, self.over, below=math.inf, alpha=alpha)
         low, high = self.exponent - self.tolerance, self.exponent + self.tolerance
         return [
             Statement(
@@ -149,7 +149,7 @@ class FlatBelow(msgspec.Struct, frozen=True, tag_field="claim", tag="flat-below"
 
     def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
         """One, about the scenarios up to the limit."""
-        interval = _growth(measured, self.over, below=self.limit, alpha=alpha)
+        interval = growth(measured, self.over, below=self.limit, alpha=alpha)
         return [
             Statement(
                 says=f"J/request is flat up to {self.limit} {self.over} (power < {self.tolerance:g})",
@@ -160,7 +160,74 @@ class FlatBelow(msgspec.Struct, frozen=True, tag_field="claim", tag="flat-below"
         ]
 
 
-Claim = Saves | Costs | Differs | Slope | FlatBelow
+class Above(msgspec.Struct, frozen=True, kw_only=True, tag_field="claim", tag="above", forbid_unknown_fields=True):
+    """Every arm takes more energy per request than a figure that was computed, not measured.
+
+    Attributes:
+        joules_per_request: the figure.
+        what: what it is, in words.
+        nearest: the arm that comes nearer to it than every other; None to claim that of none.
+    """
+
+    joules_per_request: float
+    what: str
+    nearest: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.joules_per_request < math.inf:
+            raise UsageError(f"{self.what} is {self.joules_per_request} J a request: nothing lies above that")
+
+    def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
+        """One per arm, and one per arm that the nearest is nearer than."""
+        figure = f"{self.what} of {self.joules_per_request:.4g} J/request"
+        found = []
+        for arm in measured.arms:
+            above = excess(arm, self.joules_per_request, alpha=alpha)
+            outcome = _decide(holds=above.low > 0, fails=above.high < 0)
+            says = f"{arm.name} takes more than {figure}"
+            found.append(Statement(says=says, interval=above, kind="effect", outcome=outcome))
+        if self.nearest is None:
+            return found
+        if self.nearest not in [arm.name for arm in measured.arms]:
+            raise MeasurementError(f"{measured.key}: no arm {self.nearest!r} was measured")
+        for arm_name, nearest, effect in effects(measured, alpha, control=self.nearest):
+            outcome = _decide(holds=effect.low > 0, fails=effect.high < 0)
+            says = f"{arm_name} is farther from {self.what} than {nearest}"
+            found.append(Statement(says=says, interval=effect, kind="effect", outcome=outcome))
+        return found
+
+
+class SavesOn(msgspec.Struct, frozen=True, tag_field="claim", tag="saves-on", forbid_unknown_fields=True):
+    """All requests of a workload take less energy served in one way than in another.
+
+    Of a series over requests of several lengths, each served in both ways; lengths that were not measured are
+    filled in by a model, whose error is part of the interval.
+
+    Attributes:
+        workload: how many requests of which lengths there are.
+        over: the field of a scenario that tells the two ways apart, such as ``engine``.
+        control: its value in the way that is saved against.
+    """
+
+    workload: Histogram
+    over: str
+    control: str
+
+    def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
+        """One per way other than the control."""
+        effects = workload_effects(measured, self.workload, over=self.over, control=self.control, alpha=alpha)
+        return [
+            Statement(
+                says=f"{way} saves on {self.workload.name} against {self.control}",
+                interval=effect,
+                kind="effect",
+                outcome=_decide(holds=effect.high < 0, fails=effect.low > 0),
+            )
+            for way, effect in effects.items()
+        ]
+
+
+Claim = Saves | Costs | Differs | Slope | FlatBelow | Above | SavesOn
 
 saves = Saves()
 costs = Costs()
@@ -181,65 +248,14 @@ def flat_below(over: str, limit: int, *, tolerance: float = 0.25) -> FlatBelow:
     return FlatBelow(over, limit, tolerance)
 
 
-def _effects(measured: Measured, alpha: float) -> Iterable[tuple[str, str, Interval]]:
-    if measured.control is None:
-        raise MeasurementError(f"{measured.key}: this claim needs arms with a control, not a series")
-    control = measured[measured.control]
-    rounds = measured.rounds()
-    for arm in measured.arms:
-        if arm.name == control.name:
-            continue
-        pairs = [(r[arm.name], r[control.name]) for r in rounds]
-        if not pairs:
-            raise MeasurementError(f"{measured.key}: no round in which every arm has a valid run")
-        yield arm.name, control.name, paired(pairs, alpha=alpha)
+def above(joules_per_request: float, *, what: str, nearest: str | None = None) -> Above:
+    """Every arm takes more energy per request than a computed figure; ``nearest`` exceeds it the least."""
+    return Above(joules_per_request=joules_per_request, what=what, nearest=nearest)
 
 
-def _joules_per_unit(run: Run) -> float:
-    return run.joules_per_unit
-
-
-def paired(
-    pairs: Iterable[tuple[Run, Run]],
-    of: Callable[[Run], float] = _joules_per_unit,
-    *,
-    window_sd: float | None = None,
-    alpha: float = ALPHA,
-) -> Interval:
-    """Relative difference over runs that were interleaved, of joules per unit or of another value.
-
-    Args:
-        pairs: the two runs of each round.
-        of: the value of a run.
-        window_sd: what is known of the spread of windows beside that of these (``statistics.ratio``).
-        alpha: chance, per bound, that it excludes the truth.
-    """
-    blocks: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for one, other in pairs:
-        blocks.setdefault((one.start, other.start), []).append((of(one), of(other)))
-    starts_differ = any(one != other for one, other in blocks)
-    return statistics.ratio(list(blocks.values()), starts_differ=starts_differ, window_sd=window_sd, alpha=alpha)
-
-
-def _growth(measured: Measured, field: str, *, below: float, alpha: float) -> Interval:
-    """Interval of the growth exponent of energy per request, from one estimate a round."""
-    xs: dict[str, float] = {}
-    for arm in measured.arms:
-        value = (arm.identity or {}).get(field)
-        if not isinstance(value, int):
-            raise MeasurementError(f"{measured.key}: arm {arm.name} has no number {field!r} to grow with")
-        if value <= below:
-            xs[arm.name] = value
-    if len(set(xs.values())) < 2:
-        raise MeasurementError(f"{measured.key}: growth needs two values of {field!r} up to {below:g}")
-    exponents = [_round_exponent(xs, runs) for runs in measured.rounds()]
-    if not exponents:
-        raise MeasurementError(f"{measured.key}: no round in which every scenario has a valid run")
-    return statistics.mean_interval(exponents, alpha=alpha)
-
-
-def _round_exponent(xs: dict[str, float], runs: dict[str, Run]) -> float:
-    return statistics.exponent(list(xs.values()), [runs[name].joules_per_request for name in xs])
+def saves_on(workload: Histogram, *, over: str, control: str) -> SavesOn:
+    """All requests of ``workload`` take less than where the field ``over`` of their scenarios is ``control``."""
+    return SavesOn(workload, over, control)
 
 
 def _inside(interval: Interval, low: float, high: float) -> Outcome:

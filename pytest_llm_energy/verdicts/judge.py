@@ -13,7 +13,7 @@ from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.baselines import Baseline, Published
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET, budget_of
 from pytest_llm_energy.verdicts.causes import Cause
-from pytest_llm_energy.verdicts.claims import paired
+from pytest_llm_energy.verdicts.estimates import paired
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured
 from pytest_llm_energy.verdicts.phases import Phases, phases, series_of

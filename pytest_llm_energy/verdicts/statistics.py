@@ -121,6 +121,20 @@ def _between_boards(reference: Sample) -> tuple[float, float]:
     return (BOARD_FREEDOM * BOARD_SD**2 + squares) / (BOARD_FREEDOM + seen), BOARD_FREEDOM + seen
 
 
+def above(now: Sample, figure: float, *, alpha: float = ALPHA) -> Interval:
+    """How far a level lies above a figure that is known exactly, relative to it.
+
+    What metering is off by is the same in all its runs, so it stands beside what more runs would lessen.
+
+    Args:
+        now: what was measured.
+        figure: in the same unit.
+        alpha: chance, per bound, that it excludes the truth.
+    """
+    parts = [*_side(now), (now.relative_uncertainty**2, KNOWN)]
+    return _relative(now.log_mean() - math.log(figure), parts, alpha)
+
+
 def ratio(
     blocks: Sequence[Sequence[tuple[float, float]]],
     *,

@@ -1,9 +1,15 @@
+import math
+
+import msgspec
 import pytest
 
-from pytest_llm_energy import costs, differs, flat_below, saves, slope
-from pytest_llm_energy.errors import MeasurementError
+from pytest_llm_energy import Scenario, above, costs, differs, flat_below, saves, saves_on, slope
+from pytest_llm_energy.errors import MeasurementError, UsageError
 from pytest_llm_energy.verdicts.claims import Claim
-from tests.unit.measurements import compared, grown
+from pytest_llm_energy.verdicts.estimates import excess
+from pytest_llm_energy.verdicts.measured import Measured
+from pytest_llm_energy.workloads.bins import PAPER, Histogram
+from tests.unit.measurements import KEY, PLAIN, arm, compared, grown
 
 STEADY = (1.0, 1.001, 0.999, 1.0)
 
@@ -75,3 +81,105 @@ def test_a_claim_about_what_was_not_measured_is_an_error() -> None:
         flat_below("input_tokens", 1).statements(series)
     with pytest.raises(MeasurementError, match="no number 'decoding'"):
         slope("decoding").statements(series)
+
+
+TRACE = Histogram(name="a trace", bins=PAPER, counts=((32, 8, 900), (512, 64, 90), (2048, 256, 10)), rows=1000)
+ON_ENGINES = saves_on(TRACE, over="engine", control="transformers")
+
+
+def served(factors: dict[str, float], lengths: list[tuple[int, int]], *, noise: float = 0.002) -> Measured:
+    """Requests of several lengths on engines, whose joules are those of prefill and decode times a factor."""
+    arms = []
+    for engine, factor in factors.items():
+        for i, o in lengths:
+            scenario = Scenario(model="Llama-3.1-8B", engine=engine, input_tokens=i, output_tokens=o, batch_size=32)
+            joules = factor * (2.8 / 32 + 0.016 * i + (o - 1) * (2.45 / 32 + 0.01 + 4e-5 * (i + o / 2)))
+            levels = [joules / o * (1 + sign * noise) for sign in (-1, 0, 1)]
+            arms.append(arm(f"{engine} {i}+{o}", levels, scenario))
+    return Measured(key=KEY, series=0, arms=tuple(arms))
+
+
+GRID = [(i, o) for i in (32, 512, 2048) for o in (8, 64, 256)]
+
+
+@pytest.mark.parametrize(("factor", "outcome"), [(0.6, "holds"), (1.3, "fails"), (1.001, "open")])
+def test_a_workload_is_saved_on_as_a_whole(factor: float, outcome: str) -> None:
+    (statement,) = ON_ENGINES.statements(served({"vllm": factor, "transformers": 1.0}, GRID))
+    assert statement.says == "vllm saves on a trace against transformers"
+    assert statement.outcome == outcome
+    assert statement.interval.value == pytest.approx(factor - 1, abs=1e-3)
+    assert statement.interval.low < factor - 1 < statement.interval.high
+
+
+def test_lengths_that_were_not_measured_widen_what_is_said_of_a_workload() -> None:
+    missing = [(i, o) for i in (32, 256, 1024) for o in (16, 128, 512)]
+    all_measured, filled_in = (
+        ON_ENGINES.statements(served({"vllm": 0.6, "transformers": 1.0}, lengths, noise=0.02))[0].interval
+        for lengths in (GRID, missing)
+    )
+    assert filled_in.half_width > all_measured.half_width
+    assert filled_in.low < -0.4 < filled_in.high
+
+
+def test_a_claim_about_a_workload_needs_both_ways_of_serving_it() -> None:
+    with pytest.raises(MeasurementError, match="scenarios with engine 'transformers' and with another, not vllm"):
+        ON_ENGINES.statements(served({"vllm": 1.0}, GRID))
+    with pytest.raises(MeasurementError, match="and with another, not vllm"):
+        ON_ENGINES.statements(Measured(key=KEY, series=0, arms=(arm("a", [1.0], PLAIN.replace(engine="vllm")),)))
+
+
+def outcomes(claim: Claim, levels: dict[str, list[float]]) -> dict[str, str]:
+    return {statement.says: statement.outcome for statement in claim.statements(compared(levels))}
+
+
+def test_every_arm_lies_above_a_figure_and_one_is_nearest_to_it() -> None:
+    # Levels are per token, of requests with 64 output tokens.
+    levels = {"vllm": [1.5 * x for x in STEADY], "transformers": [4.0 * x for x in STEADY]}
+    assert outcomes(above(64.0, what="the ideal", nearest="vllm"), levels) == {
+        "vllm takes more than the ideal of 64 J/request": "holds",
+        "transformers takes more than the ideal of 64 J/request": "holds",
+        "transformers is farther from the ideal than vllm": "holds",
+    }
+    assert list(outcomes(above(128.0, what="it", nearest="transformers"), levels).values()) == [
+        "fails",
+        "holds",
+        "fails",
+    ]
+    (first, *_) = above(64.0, what="the ideal").statements(compared(levels))
+    assert first.kind == "effect"
+    assert first.interval.value == pytest.approx(0.5, abs=1e-3)
+
+
+def test_what_lies_within_the_noise_or_the_meters_uncertainty_of_a_figure_is_open() -> None:
+    noisy = {"arm": [0.8, 1.05, 1.3], "control": [*STEADY]}
+    assert list(outcomes(above(64.0, what="it"), noisy).values()) == ["open", "open"]
+    steady = arm("arm", STEADY)
+    roughly = msgspec.structs.replace(
+        steady,
+        runs=tuple(
+            msgspec.structs.replace(
+                run, reading=msgspec.structs.replace(run.reading, uncertainty_joules=0.04 * run.reading.joules)
+            )
+            for run in steady.runs
+        ),
+    )
+    assert excess(steady, 60.0).low > 0.05
+    assert excess(roughly, 60.0).low < 0 < excess(roughly, 60.0).high
+
+
+def test_one_run_says_nothing_about_a_figure() -> None:
+    (statement,) = above(1.0, what="it").statements(grown("input_tokens", {128: [5.0]}))
+    assert statement.outcome == "open"
+
+
+def test_a_figure_must_be_one_and_its_nearest_arm_measured() -> None:
+    with pytest.raises(MeasurementError, match="no arm 'sglang'"):
+        above(1.0, what="it", nearest="sglang").statements(compared({"one": [1.0] * 3, "other": [2.0] * 3}))
+    for figure in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(UsageError, match="nothing lies above"):
+            above(figure, what="it")
+
+
+def test_a_claim_is_plain_data() -> None:
+    claims: list[Claim] = [above(12.5, what="the ideal", nearest="vllm"), above(1.0, what="it"), saves]
+    assert msgspec.json.decode(msgspec.json.encode(claims), type=list[Claim]) == claims

@@ -14,8 +14,8 @@ MAY_IMPORT = {
     "hardware": {"hardware"},
     "metering": {"metering", "hardware"},
     "serving": {"serving", "hardware"},
-    "verdicts": {"verdicts", "serving", "metering", "hardware"},
-    "reporting": {"reporting", "verdicts"},
+    "verdicts": {"verdicts", "serving", "metering", "workloads", "hardware"},
+    "reporting": {"reporting", "verdicts", "workloads"},
     "workloads": {"workloads", "hardware"},
 }
 """Rooms a room may import; ``errors`` is everybody's."""

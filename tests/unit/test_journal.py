@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llm_energy import Scenario, saves
+from pytest_llm_energy import Scenario, above, saves
 from pytest_llm_energy.errors import BaselineError, JournalError
 from pytest_llm_energy.verdicts.baselines import read_baseline
 from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.journal import read_journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
 from pytest_llm_energy.verdicts.records import SCHEMA
-from pytest_llm_energy.verdicts.rows import LevelRow
+from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow
 from pytest_llm_energy.verdicts.segments import join_segments, segments_folder
 from tests.journals import SimulatedSession
 
@@ -32,6 +32,20 @@ def test_a_journal_holds_everything_a_verdict_needs(tmp_path: Path) -> None:
     assert [len(arm.runs) for arm in measured.arms] == [3, 3]
     assert measured.effect("batched") == pytest.approx(-0.8, abs=0.02)
     assert journal.opened.simulated
+
+
+def test_a_claim_about_a_computed_figure_is_judged_from_the_journal_alone(tmp_path: Path) -> None:
+    levels = {"vllm": (PLAIN, 0.2), "transformers": (PLAIN, 0.4)}  # 12.8 and 25.6 J/request
+    claim = above(5.84, what="the ideal", nearest="vllm")
+    path = SimulatedSession(tmp_path / "j.jsonl").case("flops-estimate", "more[1]", levels, claim=claim).path
+    journal = read_journal(path)
+    (check,) = journal.checks
+    assert check.claim == claim
+    rows = judge_recorded(journal, check.key, baseline=None, published=None, budget=None)
+    claims = [row for row in rows if isinstance(row, ClaimRow)]
+    assert [row.verdict for row in claims] == ["new"] * 3
+    assert claims[0].says == "vllm takes more than the ideal of 5.84 J/request"
+    assert claims[0].interval.value == pytest.approx(12.8 / 5.84 - 1, rel=0.01)
 
 
 def test_segments_are_joined_and_also_read_where_nobody_joined_them(tmp_path: Path) -> None:

@@ -122,21 +122,21 @@ def test_fields_that_came_later_leave_older_identities_as_they_were() -> None:
 
 def test_a_vllm_start_serves_all_batches_and_lengths_up_to_its_limits() -> None:
     served = PLAIN.replace(engine="vllm")
-    assert served.engine_key == served.replace(batch_size=128, input_tokens=900, output_tokens=24).engine_key
+    assert served.engine_key == served.replace(batch_size=128, input_tokens=500, output_tokens=100).engine_key
     assert served.engine_key != served.replace(batch_size=257).engine_key
     assert served.engine_key != served.replace(enforce_eager=True).engine_key
     online = served.replace(online=Online(), batch_size=8)
     assert online.limits["batch_size"] == 8
     assert online.engine_key != online.replace(batch_size=16).engine_key
     assert online.engine_key == online.replace(input_tokens=900, online=Online(request_rate=3.0)).engine_key
-    large = Scenario(model="Llama-3.1-8B", engine="vllm", input_tokens=4000, output_tokens=200)
+    large = Scenario(model="Llama-3.1-8B", engine="vllm", input_tokens=9000, output_tokens=200)
     assert large.limits == {
-        "context_tokens": 8192,
+        "context_tokens": 16384,
         "batch_size": 256,
         "cache_tokens": 5 * 2**14,
         "usual_cache_tokens": 5 * 2**14,
     }
-    assert served.replace(batch_size=256, input_tokens=900).limits["cache_tokens"] == 2**18
+    assert served.replace(batch_size=256, input_tokens=900).limits["cache_tokens"] == 15 * 2**14
 
 
 def test_scenarios_are_named_by_what_they_differ_in() -> None:

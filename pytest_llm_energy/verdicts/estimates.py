@@ -1,0 +1,137 @@
+"""What runs say, as intervals: effects against a control, growth exponents, levels against a figure."""
+
+import math
+from collections.abc import Callable, Iterable
+from statistics import NormalDist
+
+from pytest_llm_energy.errors import MeasurementError
+from pytest_llm_energy.verdicts import statistics
+from pytest_llm_energy.verdicts.measured import Arm, Measured, Run
+from pytest_llm_energy.verdicts.served_bins import bins_of, shape_of
+from pytest_llm_energy.verdicts.statistics import ALPHA, START_SD, Interval, Sample
+from pytest_llm_energy.workloads.bins import Histogram
+from pytest_llm_energy.workloads.estimate import Estimate, estimate
+
+
+def effects(measured: Measured, alpha: float, *, control: str | None = None) -> Iterable[tuple[str, str, Interval]]:
+    """Every other arm, the arm it is compared with, and the relative difference between the two.
+
+    Args:
+        measured: the arms.
+        alpha: chance, per bound, that it excludes the truth.
+        control: what they are compared with; None for their control.
+
+    Raises:
+        MeasurementError: there is no control, or no round in which every arm has a valid run.
+    """
+    control = control or measured.control
+    if control is None:
+        raise MeasurementError(f"{measured.key}: this claim needs arms with a control, not a series")
+    rounds = measured.rounds()
+    for arm in measured.arms:
+        if arm.name == control:
+            continue
+        pairs = [(r[arm.name], r[control]) for r in rounds]
+        if not pairs:
+            raise MeasurementError(f"{measured.key}: no round in which every arm has a valid run")
+        yield arm.name, control, paired(pairs, alpha=alpha)
+
+
+def _joules_per_unit(run: Run) -> float:
+    return run.joules_per_unit
+
+
+def paired(
+    pairs: Iterable[tuple[Run, Run]],
+    of: Callable[[Run], float] = _joules_per_unit,
+    *,
+    window_sd: float | None = None,
+    alpha: float = ALPHA,
+) -> Interval:
+    """Relative difference over runs that were interleaved, of joules per unit or of another value.
+
+    Args:
+        pairs: the two runs of each round.
+        of: the value of a run.
+        window_sd: what is known of the spread of windows beside that of these (``statistics.ratio``).
+        alpha: chance, per bound, that it excludes the truth.
+    """
+    blocks: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for one, other in pairs:
+        blocks.setdefault((one.start, other.start), []).append((of(one), of(other)))
+    starts_differ = any(one != other for one, other in blocks)
+    return statistics.ratio(list(blocks.values()), starts_differ=starts_differ, window_sd=window_sd, alpha=alpha)
+
+
+def growth(measured: Measured, field: str, *, below: float, alpha: float) -> Interval:
+    """Interval of the growth exponent of energy per request, from one estimate a round."""
+    xs: dict[str, float] = {}
+    for arm in measured.arms:
+        value = (arm.identity or {}).get(field)
+        if not isinstance(value, int):
+            raise MeasurementError(f"{measured.key}: arm {arm.name} has no number {field!r} to grow with")
+        if value <= below:
+            xs[arm.name] = value
+    if len(set(xs.values())) < 2:
+        raise MeasurementError(f"{measured.key}: growth needs two values of {field!r} up to {below:g}")
+    exponents = [_round_exponent(xs, runs) for runs in measured.rounds()]
+    if not exponents:
+        raise MeasurementError(f"{measured.key}: no round in which every scenario has a valid run")
+    return statistics.mean_interval(exponents, alpha=alpha)
+
+
+def excess(arm: Arm, joules_per_request: float, *, alpha: float = ALPHA) -> Interval:
+    """How far an arm lies above a figure in joules per request, relative to it.
+
+    Metering is off by as much in every run, so runs without number do not take its uncertainty away.
+    """
+    starts: dict[str, list[float]] = {}
+    for run in arm.runs:
+        starts.setdefault(run.start, []).append(run.joules_per_request)
+    metering = math.fsum(run.reading.uncertainty_joules / run.reading.joules for run in arm.runs) / len(arm.runs)
+    sample = Sample(starts=tuple(map(tuple, starts.values())), relative_uncertainty=metering)
+    return statistics.above(sample, joules_per_request, alpha=alpha)
+
+
+def workload_effects(
+    measured: Measured, workload: Histogram, *, over: str, control: str, alpha: float = ALPHA
+) -> dict[str, Interval]:
+    """Relative difference of a workload's energy from that of the control, by way of serving.
+
+    Args:
+        measured: requests of several lengths, each served in every way.
+        workload: how many requests of which lengths there are.
+        over: the field of a scenario that tells the ways apart.
+        control: its value in the way that the others are compared with.
+        alpha: chance, per bound, that it excludes the truth.
+
+    Raises:
+        MeasurementError: the control was not measured, or nothing else was.
+        UsageError: too few lengths were measured.
+    """
+    ways: dict[str, list[Arm]] = {}
+    for arm in measured.arms:
+        ways.setdefault(str((arm.identity or {}).get(over)), []).append(arm)
+    if control not in ways or len(ways) < 2:
+        raise MeasurementError(
+            f"{measured.key}: this claim needs scenarios with {over} {control!r} and with another, "
+            f"not {', '.join(ways)}"
+        )
+    totals = {way: _total(workload, arms) for way, arms in ways.items()}
+    return {way: _ratio(total, totals[control], alpha) for way, total in totals.items() if way != control}
+
+
+def _total(workload: Histogram, arms: Iterable[Arm]) -> Estimate:
+    bins = bins_of({shape_of(arm.identity): arm.runs for arm in arms if arm.identity is not None})
+    return estimate(workload, bins, shared_sd=START_SD)
+
+
+def _ratio(one: Estimate, other: Estimate, alpha: float) -> Interval:
+    """Relative difference of two estimates whose errors have nothing to do with each other."""
+    value = math.log(one.joules / other.joules)
+    half = NormalDist().inv_cdf(1 - alpha) * math.hypot(one.relative_sd, other.relative_sd)
+    return Interval(*(math.expm1(x) for x in (value, value - half, value + half)))
+
+
+def _round_exponent(xs: dict[str, float], runs: dict[str, Run]) -> float:
+    return statistics.exponent(list(xs.values()), [runs[name].joules_per_request for name in xs])
