@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import accuracy_report, power_report, time_to_verdict
+from benchmarks import accuracy_report, power_report, time_to_verdict, trace_binning
 from docs import h200, workloads
 from pytest_llm_energy import Scenario
 from pytest_llm_energy.reporting.messages import failure
@@ -33,6 +33,7 @@ CPU_JOURNAL = ROOT / "docs" / "measurements" / "cpu.jsonl.gz"
 METER_ACCURACY = ROOT / "docs" / "measurements" / "meter-accuracy-h200.json"
 GATE_POWER = ROOT / "docs" / "measurements" / "gate-power.json"
 TIME_TO_VERDICT = ROOT / "docs" / "measurements" / "time-to-verdict.json"
+TRACE_BINNING = ROOT / "docs" / "measurements" / "trace-binning.json"
 
 H200_PARTS: dict[str, Callable[[], str]] = {
     "h200-conditions": h200.conditions,
@@ -83,7 +84,7 @@ def _generated() -> Iterator[tuple[Path, str]]:
     measured = ROOT / "docs" / "h200.md"
     yield measured, _filled(measured.read_text(), H200_PARTS)
     costs = ROOT / "docs" / "workloads.md"
-    yield costs, _filled(costs.read_text(), WORKLOAD_PARTS)
+    yield costs, _filled(costs.read_text(), {**WORKLOAD_PARTS, "trace-binning": _trace_binning})
     for name, kind in (("baseline", Baseline), ("published", Published)):
         yield ROOT / "docs" / f"{name}.schema.json", json.dumps(msgspec.json.schema(kind), indent=2) + "\n"
 
@@ -151,6 +152,10 @@ def _gate_power() -> str:
 
 def _time_to_verdict() -> str:
     return _fenced(time_to_verdict.text_lines(time_to_verdict.read(TIME_TO_VERDICT)))
+
+
+def _trace_binning() -> str:
+    return _fenced(trace_binning.text_lines(trace_binning.read(TRACE_BINNING)))
 
 
 def _fenced(lines: Iterable[str]) -> str:

@@ -122,7 +122,7 @@ def files(sources: Sequence[str | Path]) -> tuple[Path, ...]:
             raise UsageError(f"{source}: no such file, nor a packaged histogram: {', '.join(packaged_names())}")
         for file in named:
             try:
-                place = file.resolve(strict=True)
+                place = file.resolve()
             except (OSError, RuntimeError) as error:
                 raise TraceError(f"{file} cannot be read: {error}") from error
             if place in found:
