@@ -74,7 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     estimate_command.add_commands(commands)
     parsed = parser.parse_args(arguments)
     try:
-        return int(parsed.run(parsed) or 0)
+        code = int(parsed.run(parsed) or 0)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who reads it has seen enough, as head has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except EnergyError as error:
         print(f"llm-energy: {error}", file=sys.stderr)
         return 2

@@ -1,5 +1,7 @@
 """``llm-energy estimate``: what the requests of a trace cost, by journals."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,13 @@ def test_the_ideal_is_counted_where_torch_is(tmp_path: Path, capsys: pytest.Capt
     text = said(capsys, TRACE, "--journal", journal(tmp_path / "j.jsonl", {"vllm": 1.0}))
     assert "above the ideal" in text
     assert "no ideal" not in text
+
+
+def test_who_has_read_enough_is_not_told_of_a_broken_pipe() -> None:
+    command = [sys.executable, "-m", "pytest_llm_energy.cli", "bins", TRACE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
