@@ -27,7 +27,7 @@ from pytest_llm_energy.verdicts.reference import (
     reference_of,
     relative_uncertainty,
 )
-from pytest_llm_energy.verdicts.rows import Change, LevelRow, LevelVerdict, Row
+from pytest_llm_energy.verdicts.rows import Change, LevelReason, LevelRow, LevelVerdict, Row
 from pytest_llm_energy.verdicts.statements import judge_claim, published_figure
 from pytest_llm_energy.verdicts.statistics import ALPHA, Interval, runs_to_tell
 
@@ -182,7 +182,7 @@ def runs_needed(change: Interval, budget: float, *, runs: int) -> int | None:
     return runs_to_tell(change, border, runs=runs)
 
 
-def decide(change: Interval, budget: float) -> tuple[LevelVerdict, str | None, str | None]:
+def decide(change: Interval, budget: float) -> tuple[LevelVerdict, LevelReason | None, str | None]:
     """The verdict on a level that has changed so much, with reason code and note where it decides nothing."""
     if change.low > budget:
         return "regressed", None, None
