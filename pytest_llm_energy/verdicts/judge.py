@@ -166,7 +166,11 @@ def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Condi
     needs = None
     if verdict == "inconclusive":
         needs = runs_needed(change.joules, budget, runs=row.runs)
-        told = f"about {needs} runs would tell" if needs else "no number of runs would tell: more engine starts may"
+        told = (
+            f"about {needs} runs would tell (--energy-runs {needs})"
+            if needs
+            else "no number of runs would tell: more engine starts may (--energy-starts 3 --energy-runs 6)"
+        )
         note = f"{note}; {told}"
     if verdict == "inconclusive" and change.other_board:
         note = (
@@ -191,8 +195,8 @@ def decide(change: Interval, budget: float) -> tuple[LevelVerdict, LevelReason |
     if change.high < budget:
         return "ok", None, None
     if change.half_width > budget:
-        return "inconclusive", "too-noisy", f"the interval is wider than the budget of {budget:.3g}"
-    return "inconclusive", "near-budget", "the budget lies within the interval"
+        return "inconclusive", "too-noisy", f"the interval is wider than the budget of {budget * 100:.3g} %"
+    return "inconclusive", "near-budget", f"the budget of {budget * 100:.3g} % lies within the interval"
 
 
 def _change_since(arm: Arm, key: CaseKey, reference: Reference, conditions: Conditions, alpha: float) -> Change:
