@@ -13,8 +13,9 @@ from pytest_llm_energy.errors import EnergyError
 from pytest_llm_energy.fixtures import CASE, METER, SESSION
 from pytest_llm_energy.reporting import messages, summary
 from pytest_llm_energy.reporting.summary import CaseOutcome, Summary
+from pytest_llm_energy.reporting.tables import natural
 from pytest_llm_energy.verdicts import files
-from pytest_llm_energy.verdicts.measured import Metered
+from pytest_llm_energy.verdicts.measured import CaseKey, Metered
 from pytest_llm_energy.verdicts.rows import failing, worst
 from pytest_llm_energy.verdicts.segments import join_segments
 
@@ -37,11 +38,17 @@ messages it prints; only its letter and word are the verdict's."""
 
 
 class Outcomes:
-    """Gathers how energy tests ended where reports arrive: in the only process, or in xdist's controller."""
+    """Gathers how energy tests ended where reports arrive: in the only process, or in xdist's controller.
+
+    Attributes:
+        cases: the energy tests that were selected, by node id.
+        problem: why the journal could not be written at the end.
+    """
 
     def __init__(self) -> None:
-        self.by_test: dict[str, CaseOutcome] = {}
-        self.expected = 0
+        self.cases: dict[str, CaseKey] = {}
+        self._reported: dict[str, CaseOutcome] = {}
+        self._crashed: dict[str, str] = {}
         self.problem: str | None = None
 
     @pytest.hookimpl(tryfirst=True)
@@ -49,13 +56,28 @@ class Outcomes:
         """Take the outcome off a report."""
         carried = getattr(report, "llm_energy", None)
         if carried is not None:
-            self.by_test[report.nodeid] = msgspec.convert(carried["outcome"], CaseOutcome)
+            self._reported[report.nodeid] = msgspec.convert(carried["outcome"], CaseOutcome)
+
+    @property
+    def by_test(self) -> dict[str, CaseOutcome]:
+        """How the tests ended that were reached, by finding and case: processes end theirs in any order."""
+        crashed = {
+            test: CaseOutcome(key=self.cases[test], state="errored", says=says)
+            for test, says in self._crashed.items()
+            if test in self.cases
+        }
+        return dict(sorted((crashed | self._reported).items(), key=lambda ended: natural(ended[1].key)))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
+        """Note the test at which an xdist worker died, of which no report of ours comes."""
+        self._crashed[crashitem] = str(report.longrepr)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Learn from an xdist worker how many energy tests it selected; each selects the same."""
+        """Learn from an xdist worker which energy tests it selected; each selects the same."""
         output = getattr(node, "workeroutput", {})
-        self.expected = max(self.expected, output.get("llm_energy_expected", 0))
+        self.cases |= msgspec.convert(output.get("llm_energy_cases", {}), dict[str, CaseKey])
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -67,7 +89,7 @@ class Outcomes:
         energy = config.stash[SESSION]
         energy.close()
         if hasattr(config, "workeroutput"):
-            config.workeroutput["llm_energy_expected"] = self.expected
+            config.workeroutput["llm_energy_cases"] = msgspec.to_builtins(self.cases)
             return
         try:
             join_segments(energy.journal)
@@ -126,7 +148,7 @@ def summary_of(config: pytest.Config) -> Summary:
     workers = getattr(config.option, "numprocesses", None)
     return Summary(
         outcomes=config.stash[OUTCOMES].by_test,
-        expected=config.stash[OUTCOMES].expected,
+        expected=len(config.stash[OUTCOMES].cases),
         gate=energy.options.gate,
         journal=_shown(journal, config) if journal else None,
         carbon=energy.options.carbon,

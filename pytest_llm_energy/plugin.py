@@ -157,9 +157,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Prove that the journal can be written, before anything is spent on measuring."""
     config = session.config
-    config.stash[OUTCOMES].expected = sum(CASE in item.stash for item in session.items)
+    cases = {item.nodeid: item.stash[CASE] for item in session.items if CASE in item.stash}
+    config.stash[OUTCOMES].cases = cases
     energy = config.stash[SESSION]
-    measures = config.stash[OUTCOMES].expected and not config.option.collectonly and not energy.options.replay
+    measures = cases and not config.option.collectonly and not energy.options.replay
     if measures and not hasattr(config, "workerinput"):
         _begin_journal(energy)
 

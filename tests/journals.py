@@ -1,7 +1,9 @@
 """Journals and baselines of a GPU that is not here: simulated, and marked so."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import msgspec
 
 from pytest_llm_energy import Scenario
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
@@ -11,7 +13,7 @@ from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.claims import Claim
 from pytest_llm_energy.verdicts.journal import read_journal
 from pytest_llm_energy.verdicts.measured import CaseKey, Run
-from pytest_llm_energy.verdicts.records import SCHEMA, Began, Checked, Ended, Opened, Ran, Started
+from pytest_llm_energy.verdicts.records import SCHEMA, Began, Checked, Ended, Opened, Ran, Record, Started
 from pytest_llm_energy.verdicts.segments import Segment
 
 WINDOW_SECONDS = 2.5
@@ -48,7 +50,7 @@ class SimulatedSession:
         if against is not None:
             self._segment.write(Started(start="other", engine="{}", seconds=1.0, stack={"transformers": "4.0"}))
 
-    def opened(self, *, when: str, boards: tuple[str, ...]) -> "SimulatedSession":
+    def opened(self, *, when: str, boards: tuple[str, ...], power_limit_watts: float = 700.0) -> "SimulatedSession":
         """Go on with these boards."""
         self._openings += 1
         self._opening = f"{self._process}-{self._openings}"
@@ -62,7 +64,7 @@ class SimulatedSession:
                 method="simulated",
                 source="simulated sensor",
                 fingerprint=Fingerprint(
-                    identity={"gpu": self._gpu.upper(), "power_limit_watts": 700.0},
+                    identity={"gpu": self._gpu.upper(), "power_limit_watts": power_limit_watts},
                     state={"driver": "simulated"},
                     boards=boards,
                 ),
@@ -88,10 +90,12 @@ class SimulatedSession:
         cut: bool = False,
         against: Mapping[str, float] | None = None,
         budget: float | None = None,
+        figures: tuple[str, ...] = (),
+        metered: Callable[[Reading], Reading] | None = None,
     ) -> "SimulatedSession":
         """Record a case: scenario and true joules per token of each arm, and of arms on another stack.
 
-        ``cut`` leaves out its end.
+        ``cut`` leaves out its end; ``metered`` makes other readings of those that there would be.
         """
         key = CaseKey(gpu=self._gpu, finding=finding, case=case)
         self._segment.write(Began(key=key, opening=self._opening))
@@ -100,16 +104,35 @@ class SimulatedSession:
                 sign = 1 if position % 2 else -1
                 level = joules * (1 + sign * (number % 3 - 1) * self._noise)
                 run = _run(scenario, level, number, start=self._start, invalid=invalid)
+                if metered is not None:
+                    run = msgspec.structs.replace(run, reading=metered(run.reading))
                 self._segment.write(Ran(key=key, series=0, arm=arm, identity=scenario.identity(), run=run))
                 if against:
                     other = _run(scenario, against[arm] * level / joules, number, start="other")
                     ran = Ran(key=key, series=0, arm=arm, identity=scenario.identity(), run=other, side="against")
                     self._segment.write(ran)
         control = None if series else list(levels)[-1]
-        check = Checked(key=key, series=0, tp=1, arms=tuple(levels), control=control, claim=claim, budget=budget)
+        check = Checked(
+            key=key,
+            series=0,
+            tp=1,
+            arms=tuple(levels),
+            control=control,
+            claim=claim,
+            budget=budget,
+            figures=figures,
+        )
         self._segment.write(check)
         if not cut:
             self._segment.write(Ended(key=key, seconds=seconds))
+        return self
+
+    def other(self, finding: str, case: str, *records: Callable[[CaseKey], Record]) -> "SimulatedSession":
+        """Record a case that did not check anything."""
+        key = CaseKey(gpu=self._gpu, finding=finding, case=case)
+        self._segment.write(Began(key=key, opening=self._opening))
+        for record in records:
+            self._segment.write(record(key))
         return self
 
     def bless(self, folder: Path, reason: str = "first measurement", *, allow_raise: bool = False) -> None:

@@ -4,20 +4,43 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
+
+InvalidCode = Literal[
+    "counter-reset",
+    "device-lost",
+    "foreign-load",
+    "foreign-process",
+    "meter-failed",
+    "mig-on",
+    "no-energy",
+    "no-power",
+    "no-time",
+    "not-idle",
+    "nvml-error",
+    "odd-ticks",
+    "outside-window",
+    "power-brake",
+    "processes-changed",
+    "stale-counter",
+    "thermal-slowdown",
+    "witness-blind",
+    "witness-disagrees",
+]
+"""Why a reading does not count, or had better be taken again; stable, since journals hold them."""
 
 
 class Invalid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why a reading does not count.
 
     Attributes:
-        code: stable reason code, such as ``no-energy``.
+        code: reason code.
         says: a sentence that tells the reader what happened and what to do.
     """
 
-    code: str
+    code: InvalidCode
     says: str
 
 

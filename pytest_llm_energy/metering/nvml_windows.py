@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llm_energy.metering import witness
 from pytest_llm_energy.metering.edges import Edges, Energy, Tick, energy, energy_within, slope
-from pytest_llm_energy.metering.meter import DeviceReading, Invalid, Reading, Steady
+from pytest_llm_energy.metering.meter import DeviceReading, Invalid, InvalidCode, Reading, Steady
 from pytest_llm_energy.metering.ticks import PERIOD_SECONDS, CounterError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class _Watched:
 
     def _require_energy(self, uuid: str, joules: float, seconds: float) -> None:
         if joules <= 0 and not self.trouble:
-            code = "counter-reset" if joules < 0 else "no-energy"
+            code: InvalidCode = "counter-reset" if joules < 0 else "no-energy"
             says = "was the driver reloaded within the window?" if joules < 0 else "did the work run there?"
             self.trouble.append(Invalid(code, f"{uuid}: {joules:.3g} J in {seconds:.3g} s: {says}"))
 

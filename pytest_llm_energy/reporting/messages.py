@@ -10,6 +10,8 @@ from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.rows import Change, ClaimRow, LevelRow, Row
 from pytest_llm_energy.verdicts.statistics import ALPHA
 
+SURE = f"each bound wrong at most {ALPHA * 100:g} % of the time"
+ALLOW = "allow it: --energy-budget, or llm-energy budget for this case alone"
 BLESS = "llm-energy bless JOURNAL --reason ..."
 RAISE = "llm-energy bless JOURNAL --allow-raise --reason ..."
 INDENT = 4
@@ -19,17 +21,44 @@ MOST_REFERENCE = 190
 MOST_NOTE = 300
 """Longest texts that others give names by; with them all a regression still fits one screen."""
 
+SCREEN_LINES = 36
+"""Of a screen of 40 lines, those that a message may take."""
+
+MOST_SHORT = 8
+
 
 def failure(rows: Sequence[Row]) -> str:
-    """One screen about the rows that fail a test, worst first."""
-    parts = ["\n".join(_level(row) if isinstance(row, LevelRow) else _claim(row)) for row in rows]
-    return "\n\n".join(parts)
+    """One screen about the rows that fail a test, worst first: in full while they fit, the others a line each."""
+    lines: list[str] = []
+    for number, row in enumerate(rows):
+        full = list(_level(row) if isinstance(row, LevelRow) else _claim(row))
+        after = min(len(rows) - number - 1, MOST_SHORT + 1)
+        if lines and len(lines) + 1 + len(full) + (2 + after if after else 0) > SCREEN_LINES:
+            return "\n".join([*lines, "", *_short(rows[number:])])
+        lines += ["", *full] if lines else full
+    return "\n".join(lines)
+
+
+def _short(rows: Sequence[Row]) -> Iterator[str]:
+    """A line for each row, and how many more there are."""
+    yield "and:"
+    for row in rows[:MOST_SHORT]:
+        yield f"  {clipped(_in_short(row), WIDTH - 2)}"
+    if len(rows) > MOST_SHORT:
+        yield f"  {len(rows) - MOST_SHORT} more, in the table"
+
+
+def _in_short(row: Row) -> str:
+    if isinstance(row, ClaimRow):
+        return f"{words.towards_claim(row)}: {row.says}; measured {words.measured(row)}"
+    moved = f": {words.change(row.change.joules)} J/{row.unit}; {why.short(row.change)}" if row.change else ""
+    return f"arm {clipped(row.arm, MOST_ARM)!r} {words.verdict(row)}{moved}"
 
 
 def headline(row: Row) -> str:
     """One line about a row, for annotations and summaries."""
     if isinstance(row, ClaimRow):
-        return f"{row.key}: {row.verdict}: {row.says}; measured {words.measured(row)}"
+        return f"{row.key}: {words.towards_claim(row)}: {row.says}; measured {words.measured(row)}"
     if row.change is None:
         return f"{row.key}, {row.arm}: {words.verdict(row)}: {row.note}"
     return (
@@ -46,8 +75,9 @@ def _level(row: LevelRow) -> Iterator[str]:
         yield from wrapped(f"  {clipped(row.note or '', MOST_NOTE)}", indent=INDENT)
         yield from labelled("to do", f"measure it on this GPU model, then: {BLESS}")
         return
-    now, then = words.joules(row.joules), words.joules(change.reference_joules)
-    yield from labelled("what", f"{now} per {row.unit}, where the reference has {then}")
+    now, then = words.joules(row.joules), words.joules(change.reference_joules, like=row.joules)
+    other = "the other stack, measured in turn," if change.side_by_side else "the reference"
+    yield from labelled("what", f"{now} per {row.unit}, where {other} has {then}")
     yield from continued(f"({clipped(change.reference, MOST_REFERENCE)})")
     yield from labelled(
         "how much",
@@ -55,8 +85,8 @@ def _level(row: LevelRow) -> Iterator[str]:
     )
     yield from labelled(
         "how sure",
-        f"between {words.percent(change.joules.low)} and {words.percent(change.joules.high)}, "
-        f"each bound wrong at most {ALPHA:.0%} of the time; {row.runs} runs of {row.starts} engine start(s)",
+        f"between {words.percent(change.joules.low)} and {words.percent(change.joules.high)}, {SURE}; "
+        f"{words.counted(row.runs, 'run')} of {words.counted(row.starts, 'engine start')}",
     )
     if change.drift:
         drift, since = words.change(change.drift.joules), change.drift.since[:10]
@@ -65,32 +95,36 @@ def _level(row: LevelRow) -> Iterator[str]:
     yield from continued(f"({why.figures(change.cause, row.unit)})")
     if change.phases and (where := why.where(change.phases, change)):
         yield from labelled("where", where)
-    yield from labelled("changed", why.changed(change.stack))
+    direction = " (other stack -> this one)" if change.side_by_side and change.stack else ""
+    yield from labelled("changed", f"{why.changed(change.stack)}{direction}")
     yield from labelled("to do", _to_do(row, change))
 
 
 def _to_do(row: LevelRow, change: Change) -> str:
     if row.verdict != "regressed":
-        return f"{clipped(row.note or '', MOST_NOTE)}; raise --energy-runs"
+        return clipped(row.note or "", MOST_NOTE)
     if not change.stack:
+        accept = ALLOW if change.side_by_side else f"bless it: {RAISE}"
         return (
             "measure again over fresh engine starts (--energy-runs 6 --energy-starts 3); if it stays, look for "
-            f"what is not recorded (cooling, other load), or bless it: {RAISE}"
+            f"what is not recorded (cooling, other load), or {accept}"
         )
     if change.side_by_side:
-        return "stay on the other stack, or find what among the changes did it"
+        find = "undo that change" if len(change.stack) == 1 else "find which of the changes did it"
+        return f"stay on the other stack, or {find}; if it is meant, {ALLOW}"
     return f"find the change that did it; if it is meant: {RAISE}"
 
 
 def _claim(row: ClaimRow) -> Iterator[str]:
     yield from wrapped(
-        f"{_name(row.key)}: {words.verdict(row)}: {clipped(row.says, MOST_REFERENCE)}", indent=INDENT
+        f"{_name(row.key)}: {words.towards_claim(row)}: {clipped(row.says, MOST_REFERENCE)}", indent=INDENT
     )
-    yield from labelled("measured", f"{words.measured(row)}, each bound wrong at most {ALPHA:.0%} of the time")
+    yield from labelled("measured", f"{words.spelt(row)}, {SURE}")
     if row.paper:
-        yield from labelled("paper", row.paper)
+        differs = ": the direction is as claimed, the size is not" if row.reason == "size-differs" else ""
+        yield from labelled("paper", f"{row.paper}{differs}")
     if row.verdict == "contradicts":
-        says = "the arms are not what they were: see the levels; or the finding does not hold here:"
+        says = "look in the table for the arm whose level changed; if this GPU model is like that, record it:"
     else:
         says = "the runs scatter too much to tell; raise --energy-runs or --energy-window"
     yield from labelled("to do", says)

@@ -33,8 +33,8 @@ SAYS: Mapping[Kind, str] = {
 
 OUTWEIGHED: Mapping[tuple[Kind, bool], str] = {
     ("faster-but-hungrier", True): "faster but hungrier: power rises more than time per {unit} falls",
-    ("slower-but-leaner", True): "slower but leaner: time per {unit} rises more than power falls",
-    ("faster-but-hungrier", False): "hungrier but faster: time per {unit} falls more than power rises",
+    ("slower-but-leaner", True): "slower, at less power: time per {unit} rises more than power falls",
+    ("faster-but-hungrier", False): "faster, at more power: time per {unit} falls more than power rises",
     ("slower-but-leaner", False): "leaner but slower: power falls more than time per {unit} rises",
 }
 """Where time and power went opposite ways, by whether energy rose."""

@@ -27,13 +27,14 @@ def change(interval: Interval) -> str:
 def exponent(interval: Interval) -> str:
     """A growth exponent with its interval."""
     low, high = (f"{x:.2f}" if math.isfinite(x) else "?" for x in (interval.low, interval.high))
-    return f"power {interval.value:.2f} [{low}, {high}]"
+    return f"exponent {interval.value:.2f} [{low}, {high}]"
 
 
-def joules(value: float) -> str:
-    """Joules with four significant digits and a prefix."""
+def joules(value: float, *, like: float | None = None) -> str:
+    """Joules with four significant digits and a prefix: the one that they need, or that others need beside them."""
+    size = abs(float(f"{value if like is None else like:.4g}"))
     for limit, scale, unit in ((1e-3, 1e6, "uJ"), (1.0, 1e3, "mJ"), (1e3, 1.0, "J"), (1e6, 1e-3, "kJ")):
-        if abs(value) < limit:
+        if size < limit:
             return f"{value * scale:.4g} {unit}"
     return f"{value / 1e6:.4g} MJ"
 
@@ -51,6 +52,11 @@ def significant(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def counted(number: int, what: str) -> str:
+    """So many of something: ``3 runs``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def spread(row: LevelRow) -> str:
     """Relative spread of the runs of a level."""
     return "" if row.spread is None else f"{row.spread * 100:.1f} %"
@@ -61,6 +67,21 @@ def verdict(row: LevelRow | ClaimRow) -> str:
     return f"{row.verdict} ({row.reason})" if row.reason and row.verdict != "shown" else row.verdict
 
 
+def towards_claim(row: ClaimRow) -> str:
+    """The verdict, where the claim follows: what contradicts it must not read as if it were what was found."""
+    if row.verdict != "contradicts":
+        return verdict(row)
+    return f"contradicts the claim{f' ({row.reason})' if row.reason else ''}"
+
+
 def measured(row: ClaimRow) -> str:
     """What a claim is about, as measured."""
     return change(row.interval) if row.kind == "effect" else exponent(row.interval)
+
+
+def spelt(row: ClaimRow) -> str:
+    """The same as part of a sentence."""
+    low, high = row.interval.low, row.interval.high
+    if row.kind == "effect":
+        return f"{percent(row.interval.value)} energy, between {percent(low)} and {percent(high)}"
+    return f"exponent {row.interval.value:.2f}, between {low:.2f} and {high:.2f}"

@@ -152,7 +152,7 @@ class FlatBelow(msgspec.Struct, frozen=True, tag_field="claim", tag="flat-below"
         interval = growth(measured, self.over, below=self.limit, alpha=alpha)
         return [
             Statement(
-                says=f"J/request is flat up to {self.limit} {self.over} (power < {self.tolerance:g})",
+                says=f"J/request is flat up to {self.limit} {self.over} (exponent < {self.tolerance:g})",
                 interval=interval,
                 kind="exponent",
                 outcome=_decide(holds=interval.high < self.tolerance, fails=interval.low > self.tolerance),

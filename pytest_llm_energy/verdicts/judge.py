@@ -27,7 +27,7 @@ from pytest_llm_energy.verdicts.reference import (
     reference_of,
     relative_uncertainty,
 )
-from pytest_llm_energy.verdicts.rows import Change, LevelRow, LevelVerdict, Row
+from pytest_llm_energy.verdicts.rows import Change, LevelReason, LevelRow, LevelVerdict, Row
 from pytest_llm_energy.verdicts.statements import judge_claim, published_figure
 from pytest_llm_energy.verdicts.statistics import ALPHA, Interval, runs_to_tell
 
@@ -166,7 +166,11 @@ def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Condi
     needs = None
     if verdict == "inconclusive":
         needs = runs_needed(change.joules, budget, runs=row.runs)
-        told = f"about {needs} runs would tell" if needs else "no number of runs would tell: more engine starts may"
+        told = (
+            f"about {needs} runs would tell (--energy-runs {needs})"
+            if needs
+            else "no number of runs would tell: more engine starts may (--energy-starts 3 --energy-runs 6)"
+        )
         note = f"{note}; {told}"
     if verdict == "inconclusive" and change.other_board:
         note = (
@@ -182,7 +186,7 @@ def runs_needed(change: Interval, budget: float, *, runs: int) -> int | None:
     return runs_to_tell(change, border, runs=runs)
 
 
-def decide(change: Interval, budget: float) -> tuple[LevelVerdict, str | None, str | None]:
+def decide(change: Interval, budget: float) -> tuple[LevelVerdict, LevelReason | None, str | None]:
     """The verdict on a level that has changed so much, with reason code and note where it decides nothing."""
     if change.low > budget:
         return "regressed", None, None
@@ -191,8 +195,8 @@ def decide(change: Interval, budget: float) -> tuple[LevelVerdict, str | None, s
     if change.high < budget:
         return "ok", None, None
     if change.half_width > budget:
-        return "inconclusive", "too-noisy", f"the interval is wider than the budget of {budget:.3g}"
-    return "inconclusive", "near-budget", "the budget lies within the interval"
+        return "inconclusive", "too-noisy", f"the interval is wider than the budget of {budget * 100:.3g} %"
+    return "inconclusive", "near-budget", f"the budget of {budget * 100:.3g} % lies within the interval"
 
 
 def _change_since(arm: Arm, key: CaseKey, reference: Reference, conditions: Conditions, alpha: float) -> Change:

@@ -12,7 +12,7 @@ from pytest_llm_energy.verdicts.baselines import Baseline, Session
 from pytest_llm_energy.verdicts.causes import Cause
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey
 from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS, Quantity, samples_of
-from pytest_llm_energy.verdicts.rows import Change, Drift
+from pytest_llm_energy.verdicts.rows import Change, Drift, LevelReason
 from pytest_llm_energy.verdicts.statistics import ALPHA, Interval
 
 
@@ -29,7 +29,7 @@ class Reference:
 
     sessions: Sequence[Session] = ()
     first: Sequence[Session] = ()
-    reason: str | None = None
+    reason: LevelReason | None = None
     note: str | None = None
 
 

@@ -13,6 +13,16 @@ from pytest_llm_energy.verdicts.statistics import Interval
 LevelVerdict = Literal["ok", "improved", "regressed", "inconclusive", "incomparable", "shown"]
 ClaimVerdict = Literal["confirms", "contradicts", "absent", "new", "inconclusive"]
 Verdict = LevelVerdict | ClaimVerdict
+LevelReason = Literal[
+    "near-budget",
+    "too-noisy",
+    "no-baseline",
+    "scenario-differs",
+    "hardware-differs",
+    "method-differs",
+    "not-gated",
+]
+ClaimReason = Literal["no-difference-shown", "size-differs"]
 Gate = Literal["on", "strict", "off"]
 
 
@@ -101,7 +111,7 @@ class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
     budget: float
     verdict: LevelVerdict
     change: Change | None = None
-    reason: str | None = None
+    reason: LevelReason | None = None
     note: str | None = None
     estimated: bool = False
     needs: int | None = None
@@ -128,7 +138,7 @@ class ClaimRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
     kind: Literal["effect", "exponent"]
     verdict: ClaimVerdict
     paper: str | None = None
-    reason: str | None = None
+    reason: ClaimReason | None = None
     note: str | None = None
 
 

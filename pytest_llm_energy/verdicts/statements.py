@@ -9,7 +9,7 @@ from pytest_llm_energy.verdicts.baselines import Absent, Figure, Published
 from pytest_llm_energy.verdicts.claims import Claim, Statement
 from pytest_llm_energy.verdicts.measured import CaseKey, Measured
 from pytest_llm_energy.verdicts.records import Checked
-from pytest_llm_energy.verdicts.rows import ClaimRow, ClaimVerdict
+from pytest_llm_energy.verdicts.rows import ClaimReason, ClaimRow, ClaimVerdict
 from pytest_llm_energy.verdicts.statistics import ALPHA
 
 
@@ -71,7 +71,7 @@ def _judge_statement(statement: Statement, key: CaseKey, figure: Figure | None) 
         "open": "inconclusive",
     }
     verdict = verdicts[statement.outcome]
-    reason = "no-difference-shown" if statement.outcome == "open" else None
+    reason: ClaimReason | None = "no-difference-shown" if statement.outcome == "open" else None
     if verdict == "confirms" and figure is not None and _size_differs(statement, key, figure):
         verdict, reason = "contradicts", "size-differs"
     return ClaimRow(

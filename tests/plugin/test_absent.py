@@ -79,7 +79,7 @@ def test_a_case_in_error_beside_it_hinders_nothing(project: Project) -> None:
 
 def test_the_line_of_the_failure_names_the_claim_too(project: Project) -> None:
     journal = project.journal("now.jsonl", claim=costs)
-    assert absent(project, journal.path, CLAIM.replace(": b", ": contradicts: b")) == 0
+    assert absent(project, journal.path, CLAIM.replace(": b", ": contradicts the claim: b")) == 0
     assert absent(project, journal.path) == 2
 
 

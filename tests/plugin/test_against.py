@@ -123,8 +123,8 @@ def test_a_level_is_judged_against_the_other_stack_and_not_the_baseline(
         result.stdout.fnmatch_lines(
             [
                 "  how much: +10.0 % energy per token, where +3.0 % is allowed",
-                "  changed:  transformers: 4.0 -> 5.0",
-                "  to do:    stay on the other stack, or find what among the changes did it",
+                "  changed:  transformers: 4.0 -> 5.0 (other stack -> this one)",
+                "  to do:    stay on the other stack, or undo that change; if it is meant, allow it: *",
             ]
         )
 

@@ -34,7 +34,7 @@ def test_a_hungrier_level_is_one_failed_test_that_says_what_how_much_and_how_sur
             "  what:     * per token, where the reference has *",
             "            (baseline, 1 session on this board since 2026-01-01 (first measurement))",
             "  how much: +?*.? % energy per token, where +3.0 % is allowed",
-            "  how sure: between +* % and +* %, each bound wrong at most 1% of the time; 3 runs of 1 *",
+            "  how sure: between +* % and +* %, each bound wrong at most 1 % of the time; 3 runs of 1 *",
             "  why:      the same speed at more power",
             "            (energy = power x time per token: time +0.0 % [[]-*, +*[]], power +2?.? % [[]+*, +*[]])",
             "  changed:  transformers: 5.0 -> 5.1",
@@ -82,7 +82,8 @@ def test_the_table_says_why_only_where_a_level_changed(project: Project) -> None
 def test_a_contradicted_claim_fails(project: Project) -> None:
     result = project.replay(project.journal("now.jsonl", claim=costs))
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["*batching falls[[]4[]] on h200: contradicts: batched costs more than alone"])
+    line = "*batching falls[[]4[]] on h200: contradicts the claim: batched costs more than alone"
+    result.stdout.fnmatch_lines([line])
 
 
 def test_the_gate_can_be_off(project: Project) -> None:

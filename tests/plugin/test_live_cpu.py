@@ -60,8 +60,8 @@ def test_more_is_less(energy_meter):
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "sums more_is_less on cpu: contradicts: more saves against less",
-            "  measured: +??.? % [[]+*, +*[]], each bound wrong at most 1% of the time",
+            "sums more_is_less on cpu: contradicts the claim: more saves against less",
+            "  measured: +??.? % energy, between +* % and +* %, each bound wrong at most 1 % of the time",
             "energy: judged 1 of 1 (1 contradicts)",
         ]
     )

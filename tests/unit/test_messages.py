@@ -2,8 +2,10 @@
 
 import math
 
+import msgspec
 import pytest
 
+from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.layout import WIDTH, clipped
 from pytest_llm_energy.reporting.messages import failure
 from pytest_llm_energy.verdicts.causes import Cause
@@ -77,7 +79,7 @@ def test_what_is_faster_but_hungrier_says_so() -> None:
   what:     448 mJ per token, where the reference has 400 mJ
             (baseline, 2 sessions on this board since 2026-01-01 (first measurement))
   how much: +12.0 % energy per token, where +3.0 % is allowed
-  how sure: between +10.1 % and +13.9 %, each bound wrong at most 1% of the time; 3 runs of 1 engine start(s)
+  how sure: between +10.1 % and +13.9 %, each bound wrong at most 1 % of the time; 3 runs of 1 engine start
   why:      faster but hungrier: power rises more than time per token falls
             (energy = power x time per token: time -20.0 % [-21.2, -18.8], power +40.0 % [+37.9, +42.1])
   where:    in decode: decode +18.1 % [+16.5, +19.7], prefill +0.3 % [-2.1, +2.8], from 4 output lengths
@@ -92,7 +94,7 @@ def test_what_is_slower_at_the_same_power_says_so() -> None:
   what:     424.8 mJ per token, where the reference has 400 mJ
             (baseline, 2 sessions on this board since 2026-01-01 (first measurement))
   how much: +6.2 % energy per token, where +3.0 % is allowed
-  how sure: between +4.5 % and +7.9 %, each bound wrong at most 1% of the time; 3 runs of 1 engine start(s)
+  how sure: between +4.5 % and +7.9 %, each bound wrong at most 1 % of the time; 3 runs of 1 engine start
   why:      slower at the same power
             (energy = power x time per token: time +6.0 % [+4.3, +7.7], power +0.2 % [-1.4, +1.9])
   changed:  driver: 570.86.15 -> 580.159.04
@@ -106,7 +108,7 @@ def test_what_has_no_known_cause_says_so_and_what_to_do_then() -> None:
   what:     424 mJ per token, where the reference has 400 mJ
             (baseline, 2 sessions on this board since 2026-01-01 (first measurement))
   how much: +6.0 % energy per token, where +3.0 % is allowed
-  how sure: between +3.4 % and +8.6 %, each bound wrong at most 1% of the time; 3 runs of 1 engine start(s)
+  how sure: between +3.4 % and +8.6 %, each bound wrong at most 1 % of the time; 3 runs of 1 engine start
   why:      not known: time and power scatter too much to say which of them moved
             (energy = power x time per token: time +3.0 % [-3.0, +9.0], power +3.0 % [-4.0, +10.0])
   changed:  nothing that is recorded: neither packages, nor settings, nor the driver
@@ -163,6 +165,61 @@ def test_other_messages_fit_one_screen_too() -> None:
         lines = failure([row]).splitlines()
         assert len(lines) <= SCREEN_LINES
         assert max(map(len, lines)) <= WIDTH
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 8, 40])
+def test_many_arms_fit_one_screen_and_none_is_left_out(count: int) -> None:
+    rows = [msgspec.structs.replace(FASTER_BUT_HUNGRIER, arm=f"arm-{number}") for number in range(count)]
+    lines = failure(rows).splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= WIDTH
+    named = sum("arm 'arm-" in line for line in lines)
+    more = lines[-1].split()[0] if lines[-1].endswith(" more, in the table") else "0"
+    assert named + int(more) == count
+    if count > 3:
+        assert "  arm 'arm-3' regressed: +12.0 % [+10.1, +13.9] J/token; faster, more power in decode" in lines
+
+
+def test_the_change_between_two_stacks_says_which_is_which() -> None:
+    assert SLOWER_AT_THE_SAME_POWER.change is not None
+    change = msgspec.structs.replace(
+        SLOWER_AT_THE_SAME_POWER.change, side_by_side=True, reference="vllm: /old/bin/python"
+    )
+    text = failure([msgspec.structs.replace(SLOWER_AT_THE_SAME_POWER, change=change)])
+    assert "where the other stack, measured in turn, has 400 mJ\n            (vllm: /old/bin/python)" in text
+    assert "changed:  driver: 570.86.15 -> 580.159.04 (other stack -> this one)" in text
+    assert "bless" not in text
+
+
+def test_a_contradicted_claim_cannot_be_taken_for_what_was_found() -> None:
+    row = ClaimRow(
+        key=CaseKey(gpu="h200", finding="batching", case="falls[8]"),
+        says="batched costs more than alone",
+        interval=Interval(-0.5, -0.51, -0.49),
+        kind="effect",
+        verdict="contradicts",
+        reason="size-differs",
+        paper="+29.14 % (h200)",
+    )
+    name = "batching falls[8] on h200"
+    command = f"llm-energy absent JOURNAL '{name}: batched costs more than alone' --reason ..."
+    assert failure([row]).splitlines() == [
+        f"{name}: contradicts the claim (size-differs): batched costs more than alone",
+        "  measured: -50.0 % energy, between -51.0 % and -49.0 %, each bound wrong at most 1 % of the time",
+        "  paper:    +29.14 % (h200): the direction is as claimed, the size is not",
+        "  to do:    look in the table for the arm whose level changed; if this GPU model is like that, record it:",
+        f"            {command}",
+    ]
+    growth = msgspec.structs.replace(row, kind="exponent", reason=None, paper=None)
+    assert "  measured: exponent -0.50, between -0.51 and -0.49, each" in failure([growth])
+
+
+@pytest.mark.parametrize(
+    ("value", "like", "says"),
+    [(0.99999, None, "1 J"), (0.9994, None, "999.4 mJ"), (0.95, 1.05, "0.95 J"), (999.96, None, "1 kJ")],
+)
+def test_joules_are_rounded_before_their_prefix_is_chosen(value: float, like: float | None, says: str) -> None:
+    assert words.joules(value, like=like) == says
 
 
 def test_a_clipped_name_keeps_both_ends() -> None:
