@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from pytest_llm_energy.errors import EnergyError, UsageError
+from pytest_llm_energy.errors import EnergyError, TraceError, UsageError
 from pytest_llm_energy.progress import clear, print_lines, say
-from pytest_llm_energy.workloads.bins import PAPER, Bins, Histogram, Lengths
-from pytest_llm_energy.workloads.packaged import packaged, packaged_names, written
+from pytest_llm_energy.workloads.bins import PAPER, Bins, Histogram, Lengths, merged
+from pytest_llm_energy.workloads.packaged import packaged, packaged_names, read_histogram, written
 from pytest_llm_energy.workloads.traces import Trace, read_trace
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def add_trace_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "trace",
         nargs="+",
-        help="files, folders or patterns that are one trace: CSV, JSON lines or Parquet, packed or not; or one of "
+        help="files, folders or patterns that are one trace: CSV, JSON lines or Parquet, packed or not; what "
+        "--json wrote of its parts; or one of "
         f"the packaged histograms: {', '.join(packaged_names())}",
     )
     parser.add_argument("--input-column", metavar="NAME", help="column with input tokens, if no known format's")
@@ -50,6 +51,11 @@ def trace_of(arguments: argparse.Namespace) -> Trace:
     """
     bins = Bins(input_tokens=arguments.bins_input, output_tokens=arguments.bins_output)
     shipped = [name for name in arguments.trace if name in packaged_names() and not Path(name).exists()]
+    if parts := _histograms(arguments.trace):
+        whole = merged(parts, name=f"{len(parts)} parts" if len(parts) > 1 else parts[0].name)
+        if bins not in (whole.bins, PAPER):
+            raise UsageError("what was binned cannot be binned anew: for other bins name the trace itself")
+        return Trace(histogram=parts[0] if len(parts) == 1 else whole, files=len(parts), formats=("histograms",))
     if not shipped:
         try:
             return read_trace(
@@ -67,6 +73,19 @@ def trace_of(arguments: argparse.Namespace) -> Trace:
     if bins != histogram.bins:
         raise UsageError(f"{shipped[0]} is packaged as counts in the paper's bins: for other bins name its trace")
     return Trace(histogram=histogram, files=0, formats=("packaged histogram",))
+
+
+def _histograms(sources: Sequence[str]) -> list[Histogram]:
+    """What ``--json`` wrote of parts of a trace, where all sources are that; none otherwise."""
+    found = []
+    for path in map(Path, sources):
+        if path.suffix != ".json" or not path.is_file():
+            return []
+        try:
+            found.append(read_histogram(path))
+        except TraceError:
+            return []
+    return found
 
 
 def _edges(text: str) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ both lengths; one that is longer than every bin is excluded, and counted.
 """
 
 import bisect
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -110,16 +111,33 @@ class Histogram(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return sum(count for _, _, count in self.counts)
 
 
-def merged(histograms: Sequence[Histogram]) -> dict[tuple[int, int], int]:
-    """Requests by bin over histograms of the same bins, as of the files of one trace.
+def merged(histograms: Sequence[Histogram], *, name: str) -> Histogram:
+    """The histogram of a trace from those of its parts, in whatever order and on whatever machine these were made.
+
+    How long inputs and outputs are in all cannot be told from the parts, and is left out.
+
+    Args:
+        histograms: of the parts, in the same bins.
+        name: of the whole.
 
     Raises:
         UsageError: their bins differ, or there are none.
     """
     if not histograms or any(histogram.bins != histograms[0].bins for histogram in histograms):
         raise UsageError("histograms are merged where there are some, and all are of the same bins")
-    found: dict[tuple[int, int], int] = {}
+    counts: Counter[tuple[int, int]] = Counter()
+    excluded: Counter[str] = Counter()
     for histogram in histograms:
-        for input_tokens, output_tokens, count in histogram.counts:
-            found[input_tokens, output_tokens] = found.get((input_tokens, output_tokens), 0) + count
-    return dict(sorted(found.items()))
+        counts.update({(i, o): count for i, o, count in histogram.counts})
+        excluded.update(histogram.excluded)
+    sources = {(histogram.source, histogram.license) for histogram in histograms}
+    source, license = sources.pop() if len(sources) == 1 else (None, None)
+    return Histogram(
+        name=name,
+        bins=histograms[0].bins,
+        counts=tuple((*lengths, count) for lengths, count in sorted(counts.items())),
+        rows=sum(histogram.rows for histogram in histograms),
+        excluded=dict(sorted(excluded.items())),
+        source=source,
+        license=license,
+    )

@@ -355,6 +355,23 @@ def test_the_command_prints_bins_exclusions_and_lengths(tmp_path: Path, capsys: 
     assert histogram.bins == Bins(input_tokens=(100, 9000), output_tokens=(600,))
 
 
+def test_parts_that_were_binned_apart_are_one_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = []
+    for number in range(2):
+        trace, part = tmp_path / f"{number}.csv", tmp_path / f"{number}.json"
+        trace.write_bytes(AZURE + b"x,twelve,5\n")
+        assert main(["bins", str(trace), "--json", str(part)]) == 0
+        written.append(str(part))
+    capsys.readouterr()
+    assert main(["bins", *written]) == 0
+    said = capsys.readouterr().out
+    one = read_histogram(Path(written[0]))
+    assert f"2 parts: {2 * one.rows} rows in 2 files (histograms)" in said
+    assert f"Requests by bin: {2 * one.requests} of {2 * one.rows}" in said
+    assert main(["bins", *written, "--bins-input", "7"]) == 2
+    assert "cannot be binned anew" in capsys.readouterr().err
+
+
 def test_the_command_shows_packaged_histograms(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bins", "azure_2023_conv"]) == 0
     said = capsys.readouterr().out
