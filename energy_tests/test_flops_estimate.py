@@ -21,7 +21,7 @@ from pytest_llm_energy.workloads.ideal import ideal_joules
 MEANS_OF_TRACES = {"BurstGPT": (512, 64), "Azure-code": (4096, 32), "Azure-conversation": (2048, 128)}
 """Bins at or above the mean lengths of the paper's tables 1 and 2."""
 
-ARMS = Arms(vllm=LLAMA.replace(engine="vllm"), transformers=LLAMA).at(batch_size=32)
+ARMS = Arms(vllm=LLAMA.replace(engine="vllm"), transformers=LLAMA).at(batch_size=16)
 
 
 def of_lengths(name: str, input_tokens: int, output_tokens: int) -> Arms:
