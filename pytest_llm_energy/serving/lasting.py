@@ -15,6 +15,10 @@ from pathlib import Path
 from .checkpoint import cache_folder
 
 
+MODELS = "models"
+"""Their folder in the cache, beside the checkpoints."""
+
+
 def lasting_folder(name: str, files: Mapping[str, str], *, links: Sequence[Path] = ()) -> Path:
     """A folder with these files and links, at a path that follows from what is in it.
 
@@ -28,7 +32,7 @@ def lasting_folder(name: str, files: Mapping[str, str], *, links: Sequence[Path]
     held = json.dumps([dict(files), [os.fspath(link) for link in links]], sort_keys=True)
     full_name = f"{name}-{hashlib.sha256(held.encode()).hexdigest()[:16]}"
     try:
-        return _filled(cache_folder() / "models" / full_name, files, links)
+        return _filled(cache_folder() / MODELS / full_name, files, links)
     except PermissionError:
         temporary = Path(tempfile.gettempdir(), f"llm-energy-{os.getuid()}")
         temporary.mkdir(mode=0o700, exist_ok=True)

@@ -14,6 +14,7 @@ import pytest
 
 from pytest_llm_energy import Model, Scenario, Speculation
 from pytest_llm_energy.errors import EngineError
+from pytest_llm_energy.serving.lasting import MODELS
 from pytest_llm_energy.serving.pool import EnginePool
 from tests.engines.test_vllm import PYTHON, VLLM, needs_vllm
 
@@ -73,7 +74,7 @@ def pool() -> Iterator[EnginePool]:
 
 
 def checkpoints(cache: Path) -> list[Path]:
-    return sorted(path for path in cache.iterdir() if path.is_dir())
+    return sorted(path for path in cache.iterdir() if path.is_dir() and path.name != MODELS)
 
 
 def result(python: Path | str, script: str, *arguments: str, stdin: str = "") -> Any:
