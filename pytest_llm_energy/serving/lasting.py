@@ -14,7 +14,6 @@ from pathlib import Path
 
 from .checkpoint import cache_folder
 
-
 MODELS = "models"
 """Their folder in the cache, beside the checkpoints."""
 
