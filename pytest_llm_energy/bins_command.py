@@ -52,10 +52,10 @@ def trace_of(arguments: argparse.Namespace) -> Trace:
     bins = Bins(input_tokens=arguments.bins_input, output_tokens=arguments.bins_output)
     shipped = [name for name in arguments.trace if name in packaged_names() and not Path(name).exists()]
     if parts := _histograms(arguments.trace):
-        whole = merged(parts, name=f"{len(parts)} parts" if len(parts) > 1 else parts[0].name)
+        whole = merged(parts, name=f"{len(parts)} parts") if len(parts) > 1 else parts[0]
         if bins not in (whole.bins, PAPER):
             raise UsageError("what was binned cannot be binned anew: for other bins name the trace itself")
-        return Trace(histogram=parts[0] if len(parts) == 1 else whole, files=len(parts), formats=("histograms",))
+        return Trace(histogram=whole, files=len(parts), formats=("histograms",))
     if not shipped:
         try:
             return read_trace(

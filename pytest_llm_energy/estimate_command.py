@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from pytest_llm_energy.bins_command import add_trace_options, trace_of
 from pytest_llm_energy.errors import EngineError, ScenarioError, UsageError
 from pytest_llm_energy.hardware.catalogue import gpu_spec
+from pytest_llm_energy.options import intensity, price, pue
 from pytest_llm_energy.progress import clear, print_lines, say
-from pytest_llm_energy.reporting.carbon import CarbonIntensity, of_country
+from pytest_llm_energy.reporting.carbon import CarbonIntensity, carbon_intensity
 from pytest_llm_energy.reporting.workloads import Costed, estimate_lines, workload_lines
 from pytest_llm_energy.serving.flops import request_flops
 from pytest_llm_energy.serving.models import model_named
@@ -34,10 +35,12 @@ def add_commands(commands: "Subparsers") -> None:
     )
     parser.add_argument("--gpu", metavar="KEY", help="on this GPU model (default: the one that was measured)")
     parser.add_argument("--exact", action="store_true", help="refuse bins that were not measured in full batches")
-    parser.add_argument("--price", type=float, metavar="PER_KWH", help="add what the energy costs")
+    parser.add_argument("--price", type=price, metavar="PER_KWH", help="add what the energy costs")
     parser.add_argument("--country", metavar="ISO3", help="add grams of CO2e, by this country's electricity")
-    parser.add_argument("--intensity", type=float, metavar="G_PER_KWH", help="add grams of CO2e, by this intensity")
-    parser.add_argument("--pue", type=float, default=1.0, help="energy of the building per energy of the devices")
+    parser.add_argument(
+        "--intensity", type=intensity, metavar="G_PER_KWH", help="add grams of CO2e, by this intensity"
+    )
+    parser.add_argument("--pue", type=pue, default=1.0, help="energy of the building per energy of the devices")
     parser.add_argument(
         "--ideal-python",
         type=shlex.split,
@@ -121,12 +124,9 @@ def _carbon(arguments: argparse.Namespace) -> CarbonIntensity | None:
     Raises:
         UsageError: they contradict each other, or say nothing to multiply with.
     """
-    if arguments.country and arguments.intensity is not None:
-        raise UsageError("--country and --intensity both say what a kWh costs in CO2e: give one of them")
-    if arguments.country:
-        return of_country(arguments.country, pue=arguments.pue)
-    if arguments.intensity is not None:
-        return CarbonIntensity(grams_per_kwh=arguments.intensity, source="as stated", pue=arguments.pue)
-    if arguments.pue != 1:
+    found = carbon_intensity(
+        arguments.country, arguments.intensity, pue=arguments.pue, options="--country and --intensity"
+    )
+    if found is None and arguments.pue != 1:
         raise UsageError("--pue enters grams of CO2e alone: give --country or --intensity too")
-    return None
+    return found

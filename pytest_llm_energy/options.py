@@ -12,7 +12,7 @@ import pytest
 from pytest_llm_energy import stack_options
 from pytest_llm_energy.errors import UsageError
 from pytest_llm_energy.metering.choice import METERS
-from pytest_llm_energy.reporting.carbon import CarbonIntensity, of_country
+from pytest_llm_energy.reporting.carbon import CarbonIntensity, carbon_intensity
 from pytest_llm_energy.serving.scenario import ENGINES
 from pytest_llm_energy.serving.stack import Stack
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET
@@ -214,10 +214,10 @@ def add_options(parser: pytest.Parser) -> None:
         help=f"longest wait for GPUs that other runs hold (default: {DEFAULT_LEASE_TIMEOUT_SECONDS:g})",
     )
     add("--energy-country", metavar="ISO3", help="add grams of CO2e, by this country's electricity, such as DEU")
-    add("--energy-intensity", type=_intensity, metavar="G_PER_KWH", help="add grams of CO2e, by this intensity")
+    add("--energy-intensity", type=intensity, metavar="G_PER_KWH", help="add grams of CO2e, by this intensity")
     add(
         "--energy-pue",
-        type=_pue,
+        type=pue,
         metavar="FACTOR",
         help="energy of the building per energy of the devices, in the grams alone (default: 1.0)",
     )
@@ -258,7 +258,8 @@ def _not_negative(text: str) -> float:
     return value
 
 
-def _intensity(text: str) -> float:
+def intensity(text: str) -> float:
+    """Grams of CO2e per kWh from an argument."""
     value = _number(text)
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(
@@ -267,12 +268,21 @@ def _intensity(text: str) -> float:
     return value
 
 
-def _pue(text: str) -> float:
+def pue(text: str) -> float:
+    """Power usage effectiveness from an argument."""
     value = _number(text)
     if not 1 <= value < math.inf:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no power usage effectiveness: write 1.0 or more, such as 1.2"
         )
+    return value
+
+
+def price(text: str) -> float:
+    """Price of a kWh from an argument, in whatever currency."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no price: write what a kWh costs, such as 0.30")
     return value
 
 
@@ -300,20 +310,17 @@ def _shard(text: str) -> tuple[int, int]:
 def _carbon(config: pytest.Config) -> CarbonIntensity | None:
     """What the command line says about grams, or else the ini file."""
     stated_pue = config.getoption("energy_pue")
-    pue = stated_pue or _from_ini(config, "energy_pue", _pue) or 1.0
+    found_pue = stated_pue or _from_ini(config, "energy_pue", pue) or 1.0
     places = (
         (config.getoption("energy_country"), config.getoption("energy_intensity")),
-        (config.getini("energy_country"), _from_ini(config, "energy_intensity", _intensity)),
+        (config.getini("energy_country"), _from_ini(config, "energy_intensity", intensity)),
     )
-    for country, intensity in places:
-        if country and intensity is not None:
-            raise UsageError(
-                "energy-country and energy-intensity both say what a kWh costs in CO2e: give one of them"
-            )
-        if country:
-            return of_country(country, pue=pue)
-        if intensity is not None:
-            return CarbonIntensity(grams_per_kwh=intensity, source="as stated", pue=pue)
+    for country, grams_per_kwh in places:
+        found = carbon_intensity(
+            country, grams_per_kwh, pue=found_pue, options="energy-country and energy-intensity"
+        )
+        if found is not None:
+            return found
     if stated_pue is not None:
         raise UsageError("--energy-pue enters grams of CO2e alone: give --energy-country or --energy-intensity too")
     return None

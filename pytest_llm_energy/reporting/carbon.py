@@ -57,6 +57,29 @@ class _Mix(msgspec.Struct, frozen=True):
     year: int
 
 
+def carbon_intensity(
+    country: str | None, grams_per_kwh: float | None, *, pue: float, options: str
+) -> CarbonIntensity | None:
+    """What was said about grams: a country, or an intensity; None where neither was.
+
+    Args:
+        country: ISO 3166 code.
+        grams_per_kwh: intensity.
+        pue: power usage effectiveness.
+        options: what the two are called where they were given.
+
+    Raises:
+        UsageError: both were, or the country is not known.
+    """
+    if country and grams_per_kwh is not None:
+        raise UsageError(f"{options} both say what a kWh costs in CO2e: give one of them")
+    if country:
+        return of_country(country, pue=pue)
+    if grams_per_kwh is not None:
+        return CarbonIntensity(grams_per_kwh=grams_per_kwh, source="as stated", pue=pue)
+    return None
+
+
 def of_country(code: str, *, pue: float = 1.0) -> CarbonIntensity:
     """The mean intensity of a country's electricity, in the newest year of CodeCarbon's table.
 

@@ -11,6 +11,7 @@ from pytest_llm_energy.reporting.carbon import JOULES_PER_KWH, CarbonIntensity
 from pytest_llm_energy.verdicts.statistics import Interval
 from pytest_llm_energy.workloads.bins import Histogram
 from pytest_llm_energy.workloads.estimate import COVERAGE_Z, Estimate
+from pytest_llm_energy.workloads.ideal import above_ideal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ def _with_bounds(estimate: Estimate) -> str:
 
 
 def _above(row: Costed) -> str:
-    return words.percent(row.estimate.joules / row.ideal_joules - 1) if row.ideal_joules else ""
+    return words.percent(above_ideal(row.estimate.joules, row.ideal_joules)) if row.ideal_joules else ""
 
 
 def _against(estimate: Estimate, first: Estimate) -> str:

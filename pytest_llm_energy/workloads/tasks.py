@@ -6,8 +6,6 @@ outputs are fixed.
 
 import msgspec
 
-from pytest_llm_energy.workloads.bins import Bins
-
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One task and the data set that stands for it.
@@ -40,10 +38,6 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         longest; requests of one length need no padding, and what an engine saves by doing without is left out.
         """
         return {"input_tokens": round(self.input_mean), "output_tokens": self.output_tokens}
-
-    def bin(self, bins: Bins) -> tuple[int, int] | None:
-        """The bin of a request of those lengths; None where it is longer than every bin."""
-        return bins.of(**self.lengths)
 
     def __str__(self) -> str:
         return self.name

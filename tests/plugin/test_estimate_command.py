@@ -83,6 +83,13 @@ def test_options_that_contradict_each_other_are_errors(tmp_path: Path, capsys: p
     assert "--pue enters grams" in said(capsys, TRACE, "--journal", path, "--pue", "1.2", code=2)
 
 
+@pytest.mark.parametrize("option", ["--price=-1", "--price=free", "--intensity=-5", "--pue=0.5"])
+def test_numbers_that_mean_nothing_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["estimate", TRACE, "--journal", "absent.jsonl", option])
+    assert " is no " in capsys.readouterr().err
+
+
 def test_a_journal_without_static_batches_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     session = SimulatedSession(tmp_path / "j.jsonl")
     online = PLAIN.replace(online=Online(), input_tokens=8, output_tokens=8)

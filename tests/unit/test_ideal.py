@@ -8,9 +8,9 @@ from pytest_llm_energy.errors import UsageError
 from pytest_llm_energy.hardware.catalogue import CPU, catalogue, gpu_spec
 from pytest_llm_energy.serving.flops import decode_flops
 from pytest_llm_energy.verdicts.baselines import Published, read_published
-from pytest_llm_energy.workloads.bins import PAPER, Bins, Histogram
+from pytest_llm_energy.workloads.bins import PAPER, Histogram
 from pytest_llm_energy.workloads.ideal import above_ideal, ideal_joules, joules_per_flop
-from pytest_llm_energy.workloads.tasks import CLASSIFICATION, SUMMARISATION, TASKS, TRANSLATION
+from pytest_llm_energy.workloads.tasks import TASKS
 from tests.unit.test_imports import ROOT
 
 A6000 = gpu_spec("a6000")
@@ -126,9 +126,3 @@ def test_tasks_are_those_of_the_papers_table_3() -> None:
         ("summarisation", {"input_tokens": 838, "output_tokens": 64}),
     ]
     assert all(task.input_std < task.input_mean < task.input_max for task in TASKS)
-
-
-def test_a_task_falls_into_the_bin_at_or_above_it() -> None:
-    assert TRANSLATION.bin(PAPER) == (128, 64)
-    assert CLASSIFICATION.bin(PAPER) == (512, 8)
-    assert SUMMARISATION.bin(Bins(input_tokens=(512,), output_tokens=(64,))) is None
