@@ -5,10 +5,11 @@
 
 Suites of 50 cases are drawn from the noise that the journals in docs/measurements/h200 recorded: each case is one
 of their works, with windows, engine starts, sessions and boards that scatter as recorded. The verdicts are the
-package's own: its intervals, and its decision on them. A true change multiplies every run of the present side,
-which shifts an interval on the log scale and leaves its width alone; so an interval is made once and shifted for
-each change. How sessions and boards shift levels is drawn once for all cases of a suite: on the boards recorded,
-the one that draws more does so in every work. "Independent" draws it anew per case, which no record shows.
+package's own: its intervals, with what the committed baselines of H200s tell of the noise, and its decision on
+them. A true change multiplies every run of the present side, which shifts an interval on the log scale and leaves
+its width alone; so an interval is made once and shifted for each change. How sessions and boards shift levels is
+drawn once for all cases of a suite: on the boards recorded, the one that draws more does so in every work.
+"Independent" draws it anew per case, which no record shows.
 """
 
 import argparse
@@ -25,12 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.power_report import OURS, Calls, Outcome, Report, conditions, goal_lines, plot, read, text_lines
-from benchmarks.recorded_noise import Noise, WorkNoise, recorded
+from benchmarks.recorded_noise import Recorded, WorkNoise, known, recorded
 from benchmarks.recorded_noise import text_lines as noise_lines
+from pytest_llm_energy.reporting import words
 from pytest_llm_energy.session import GPU_PLAN
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET
 from pytest_llm_energy.verdicts.judge import decide, runs_needed
+from pytest_llm_energy.verdicts.noise import Noise
 from pytest_llm_energy.verdicts.rows import in_reach
 from pytest_llm_energy.verdicts.statistics import Interval, Sample
 
@@ -91,7 +94,7 @@ def main() -> None:
     report = read(options.read) if options.read else _simulate(recorded(), options.suites, options.seed)
     print(conditions(report))
     print()
-    for lines in (noise_lines(report.noise), text_lines(report), goal_lines(report)):
+    for lines in (noise_lines(report.noise), [report.judged_with], text_lines(report), goal_lines(report)):
         print("\n".join(lines))
         print()
     if options.json:
@@ -100,14 +103,15 @@ def main() -> None:
         plot(report, options.plot)
 
 
-def _simulate(noise: Noise, suites: int, seed: int) -> Report:
+def _simulate(noise: Recorded, suites: int, seed: int) -> Report:
     generator = np.random.default_rng(seed)
     outcomes = []
+    judged_with = known()
     for reference in REFERENCES:
         for looks in LOOKS:
             print(f"against {reference.name}, runs: {looks}", file=sys.stderr, flush=True)
             drawn = draw(reference, noise, suites, looks[-1], generator)
-            outcomes.append(outcome(reference, drawn, noise, looks=looks))
+            outcomes.append(outcome(reference, drawn, noise, judged_with, looks=looks))
     return Report(
         when=datetime.now(UTC).date().isoformat(),
         suites=suites,
@@ -117,11 +121,12 @@ def _simulate(noise: Noise, suites: int, seed: int) -> Report:
         quiet=QUIET,
         quiet_works=sum(work.window_sd <= QUIET for work in noise.works),
         noise=noise,
+        judged_with=words.noise("h200", judged_with),
         outcomes=tuple(outcomes),
     )
 
 
-def draw(reference: Reference, noise: Noise, suites: int, runs: int, generator: np.random.Generator) -> Draw:
+def draw(reference: Reference, noise: Recorded, suites: int, runs: int, generator: np.random.Generator) -> Draw:
     """Suites whose level never changed, with one engine start a side."""
     works = generator.integers(len(noise.works), size=(suites, CASES))
     window_sd = np.array([work.window_sd for work in noise.works])[works]
@@ -140,14 +145,19 @@ def draw(reference: Reference, noise: Noise, suites: int, runs: int, generator: 
     return Draw(works, side(), side())
 
 
-def outcome(reference: Reference, drawn: Draw, noise: Noise, *, looks: tuple[int, ...]) -> Outcome:
+def outcome(
+    reference: Reference, drawn: Draw, noise: Recorded, judged_with: Noise, *, looks: tuple[int, ...]
+) -> Outcome:
     """Every rule on the same suites; other rules take all runs at once."""
     shape = drawn.works.shape
     now, then = (np.exp(logs).reshape(-1, logs.shape[-1]) for logs in (drawn.now, drawn.then))
     works = drawn.works.ravel()
     of_works = [noise.works[number] for number in works]
     intervals = [
-        [_interval(reference, work, tuple(a[:runs]), tuple(b[:runs]), looks=len(looks)) for runs in looks]
+        [
+            _interval(reference, work, judged_with, tuple(a[:runs]), tuple(b[:runs]), looks=len(looks))
+            for runs in looks
+        ]
         for work, a, b in zip(of_works, now.tolist(), then.tolist(), strict=True)
     ]
     last = np.array([[settled(found, effect, looks) for effect in EFFECTS] for found in intervals])
@@ -197,7 +207,7 @@ def settled(intervals: list[Interval], effect: float, looks: tuple[int, ...]) ->
     return len(looks) - 1
 
 
-def known_spread_power(reference: Reference, work: WorkNoise, noise: Noise, runs: int, effect: float) -> float:
+def known_spread_power(reference: Reference, work: WorkNoise, noise: Recorded, runs: int, effect: float) -> float:
     """Share of cases that a bound of the same certainty would call, were the spread of the work known exactly."""
     variance = work.window_sd**2 / runs + noise.start_sd**2
     variance += noise.session_sd**2 * reference.session + work.board_sd**2 * reference.board
@@ -212,18 +222,24 @@ def shifted(interval: Interval, effect: float) -> Interval:
 
 
 def _interval(
-    reference: Reference, work: WorkNoise, now: tuple[float, ...], then: tuple[float, ...], *, looks: int
+    reference: Reference,
+    work: WorkNoise,
+    noise: Noise,
+    now: tuple[float, ...],
+    then: tuple[float, ...],
+    *,
+    looks: int,
 ) -> Interval:
     """The package's own interval, of sides as the judge makes them."""
     alpha = statistics.ALPHA / looks
     if not reference.session:
         pairs = list(zip(now, then, strict=True))
-        return statistics.ratio([pairs], starts_differ=True, window_sd=statistics.WINDOW_SD, alpha=alpha)
+        return statistics.ratio([pairs], starts_differ=True, noise=noise, window=noise.window, alpha=alpha)
     here, there = frozenset({"here"}), frozenset({"there" if reference.board else "here"})
     level = math.exp(sum(map(math.log, then)) / len(then))
     sample = Sample(starts=(now,), relative_uncertainty=work.uncertainty, boards=here)
     stored = Sample(starts=(then,), relative_uncertainty=work.uncertainty, boards=there, by_board=((level,),))
-    return statistics.change(sample, stored, alpha=alpha)
+    return statistics.change(sample, stored, noise=noise, alpha=alpha)
 
 
 def _one_run(now: Floats, then: Floats) -> NDArray[np.bool_]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 from tabulate import tabulate
 
-from benchmarks.recorded_noise import Noise
+from benchmarks.recorded_noise import Recorded
 from pytest_llm_energy.verdicts.statistics import ALPHA
 
 OURS = "pytest-llm-energy"
@@ -74,6 +74,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         quiet: up to this spread of its windows a work counts as quiet.
         quiet_works: how many of the works do.
         noise: what was drawn from.
+        judged_with: what the gate knew of it, in words.
         outcomes: one per reference and number of runs.
     """
 
@@ -84,7 +85,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     effects: tuple[float, ...]
     quiet: float
     quiet_works: int
-    noise: Noise
+    noise: Recorded
+    judged_with: str
     outcomes: tuple[Outcome, ...]
 
 

@@ -12,10 +12,12 @@ from tabulate import tabulate
 
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.measured import Arm
+from pytest_llm_energy.verdicts.noise import ASSUMED, Component, Noise, read_gpu_baselines
 from pytest_llm_energy.verdicts.reference import relative_uncertainty
-from pytest_llm_energy.verdicts.statistics import BOARD_SD, SESSION_SD, START_SD
+from pytest_llm_energy.verdicts.scatter import Group, Spread, likeliest, within
 
-JOURNALS = Path(__file__).parents[1] / "docs" / "measurements" / "h200"
+ROOT = Path(__file__).parents[1]
+JOURNALS = ROOT / "docs" / "measurements" / "h200"
 
 
 class Level(NamedTuple):
@@ -56,7 +58,7 @@ class WorkNoise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         windows: how many were recorded.
         window_sd: from window to window of an engine start, relative.
         boards: how many it was recorded on.
-        board_sd: between boards; ``BOARD_SD`` where it was recorded on one board alone.
+        board_sd: between boards; what is assumed where it was recorded on one board alone.
         uncertainty: relative standard deviation that the meter states for a window.
         window_seconds: length of a window.
         batch_size: requests served at once.
@@ -76,14 +78,14 @@ class WorkNoise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     start_seconds: float
 
 
-class Noise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Recorded(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the journals tell of the noise.
 
     Attributes:
         works: per work.
         start_sd: between engine starts of a session, without what windows explain of it; the larger of what was
-            recorded and ``START_SD``.
-        session_sd: between sessions on one board, the larger of what was recorded and ``SESSION_SD``.
+            recorded and assumed.
+        session_sd: between sessions on one board, the larger of what was recorded and assumed.
         says: where each figure comes from, and what was assumed for want of records.
     """
 
@@ -93,7 +95,7 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     says: tuple[str, ...]
 
 
-def recorded(paths: Iterable[Path] | None = None) -> Noise:
+def recorded(paths: Iterable[Path] | None = None) -> Recorded:
     """The noise in journals; those of ``docs/measurements/h200`` where none are named."""
     journals = [read_journal(path) for path in paths or sorted(JOURNALS.glob("*.jsonl.gz"))]
     works: dict[bytes, list[Level]] = {}
@@ -103,10 +105,16 @@ def recorded(paths: Iterable[Path] | None = None) -> Noise:
     return noise_of(list(works.values()))
 
 
-def noise_of(works: Sequence[Sequence[Level]]) -> Noise:
+def known() -> Noise:
+    """What the gate knows of the noise of H200s, by the committed baselines, which hold some of those journals."""
+    return read_gpu_baselines(ROOT / "baselines", "h200").noise(method="nvml-counter", simulated=False)
+
+
+def noise_of(works: Sequence[Sequence[Level]]) -> Recorded:
     """The noise in levels, grouped by work."""
     starts, start_freedom = _between_starts(works)
-    sessions, session_freedom = _pooled(_by_session(levels) for levels in works)
+    sessions = within(group for levels in works for group in _by_session(levels))
+    session_sd = math.sqrt(sessions.variance) if sessions.freedom else 0.0
     stated = _stated_uncertainty(works)
     noises = tuple(_noise_of_work(levels, stated) for levels in works if any(len(x.logs) > 1 for x in levels))
     unknown = sum(work.boards == 1 for work in noises)
@@ -114,17 +122,20 @@ def noise_of(works: Sequence[Sequence[Level]]) -> Noise:
     say = (
         f"windows: sd per work, {min(w.window_sd for w in noises):.2%} to {max(w.window_sd for w in noises):.2%} "
         f"over {len(noises)} works, each taken for the truth although it is known from few windows",
-        _larger("engine starts", starts, f"{start_freedom} pairs", START_SD, "START_SD"),
-        _larger(
-            "sessions on one board", sessions, f"{session_freedom} degrees of freedom", SESSION_SD, "SESSION_SD"
-        ),
+        _larger("engine starts", starts, f"{start_freedom} differences", ASSUMED.start),
+        _larger("sessions on one board", session_sd, f"{sessions.freedom} degrees of freedom", ASSUMED.session),
         f"boards: sd per work from two or three boards, {min(w.board_sd for w in noises):.2%} to "
-        f"{max(w.board_sd for w in noises):.2%}; {unknown} works ran on one board alone, and BOARD_SD "
-        f"({BOARD_SD:.1%}) is assumed for them; of {pairs} pairs of a work on two boards, the board that draws "
-        f"more in most works does so in {alike}",
+        f"{max(w.board_sd for w in noises):.2%}; {unknown} works ran on one board alone, and "
+        f"{ASSUMED.board.sd:.1%} is assumed for them; of {pairs} pairs of a work on two boards, the board that "
+        f"draws more in most works does so in {alike}",
         f"metering: the uncertainty that the newest sessions state, {stated:.2%} where a work is not in them",
     )
-    return Noise(works=noises, start_sd=max(starts, START_SD), session_sd=max(sessions, SESSION_SD), says=say)
+    return Recorded(
+        works=noises,
+        start_sd=max(starts, ASSUMED.start.sd),
+        session_sd=max(session_sd, ASSUMED.session.sd),
+        says=say,
+    )
 
 
 def seconds_around_windows(paths: Iterable[Path] | None = None) -> tuple[float, float]:
@@ -144,7 +155,7 @@ def seconds_around_windows(paths: Iterable[Path] | None = None) -> tuple[float, 
     return statistics.fmean(between), statistics.fmean(besides)
 
 
-def text_lines(noise: Noise) -> Iterator[str]:
+def text_lines(noise: Recorded) -> Iterator[str]:
     """The noise per work, and what was assumed."""
     rows = [
         [
@@ -204,16 +215,14 @@ def _engine(stack: dict[str, str]) -> str:
 
 
 def _noise_of_work(levels: Sequence[Level], stated: float) -> WorkNoise:
-    freedom = sum(len(level.logs) - 1 for level in levels)
-    squares = sum((x - statistics.fmean(level.logs)) ** 2 for level in levels for x in level.logs)
     boards = _means((level.board, statistics.fmean(level.logs)) for level in levels)
     newest = [level.uncertainty for level in levels if level.uncertainty <= 2 * stated]
     return WorkNoise(
         name=levels[0].name,
         windows=sum(len(level.logs) for level in levels),
-        window_sd=math.sqrt(squares / freedom),
+        window_sd=math.sqrt(within(level.logs for level in levels).variance),
         boards=len(boards),
-        board_sd=statistics.stdev(boards) if len(boards) > 1 else BOARD_SD,
+        board_sd=statistics.stdev(boards) if len(boards) > 1 else ASSUMED.board.sd,
         uncertainty=statistics.fmean(newest) if newest else stated,
         window_seconds=statistics.fmean(level.window_seconds for level in levels),
         batch_size=levels[0].batch_size,
@@ -242,34 +251,17 @@ def _stated_uncertainty(works: Sequence[Sequence[Level]]) -> float:
 
 
 def _between_starts(works: Sequence[Sequence[Level]]) -> tuple[float, int]:
-    """Standard deviation between engine starts of a session, the likeliest, and how many pairs of starts tell it.
-
-    Starts of a work whose windows scatter differ by that too, so what windows explain is taken off.
-    """
-    from scipy.optimize import minimize_scalar
-    from scipy.stats import t as student
-
-    pairs = []
+    """Standard deviation between engine starts of a session, the likeliest, and by how many differences."""
+    groups = []
     for levels in works:
         for session in dict.fromkeys(level.session for level in levels):
             starts = [level for level in levels if level.session == session and len(level.logs) > 1]
-            freedom = sum(len(level.logs) - 1 for level in starts)
-            squares = sum((x - statistics.fmean(level.logs)) ** 2 for level in starts for x in level.logs)
-            for one, other in zip(starts[::2], starts[1::2], strict=False):
-                windows = squares / freedom * (1 / len(one.logs) + 1 / len(other.logs))
-                pairs.append((statistics.fmean(one.logs) - statistics.fmean(other.logs), windows, freedom))
-
-    def unlikelihood(sd: float) -> float:
-        scales = [math.sqrt(windows + 2 * sd**2) for _, windows, _ in pairs]
-        likelihoods = [
-            student.logpdf(difference / scale, freedom) - math.log(scale)
-            for (difference, _, freedom), scale in zip(pairs, scales, strict=True)
-        ]
-        return -float(sum(likelihoods))
-
-    if not pairs:
-        return 0.0, 0
-    return float(minimize_scalar(unlikelihood, bounds=(0.0, 0.05), method="bounded").x), len(pairs)
+            if len(starts) > 1:
+                means = Spread(statistics.variance(statistics.fmean(x.logs) for x in starts), len(starts) - 1)
+                windows = within(level.logs for level in starts)
+                of_mean = windows.variance * statistics.fmean(1 / len(level.logs) for level in starts)
+                groups.append(Group(means, Spread(of_mean, windows.freedom)))
+    return math.sqrt(likeliest(groups)), sum(int(group.between.freedom) for group in groups)
 
 
 def _by_session(levels: Sequence[Level]) -> list[list[float]]:
@@ -285,16 +277,8 @@ def _means(pairs: Iterable[tuple[str, float]]) -> list[float]:
     return [statistics.fmean(values) for values in found.values()]
 
 
-def _pooled(works: Iterable[list[list[float]]]) -> tuple[float, int]:
-    """Standard deviation within groups, over all works, and its degrees of freedom."""
-    groups = [group for groups in works for group in groups if len(group) > 1]
-    freedom = sum(len(group) - 1 for group in groups)
-    squares = sum((x - statistics.fmean(group)) ** 2 for group in groups for x in group)
-    return (math.sqrt(squares / freedom) if freedom else 0.0), freedom
-
-
-def _larger(what: str, sd: float, evidence: str, constant: float, name: str) -> str:
+def _larger(what: str, sd: float, evidence: str, assumed: Component) -> str:
     if evidence.startswith("0 "):
-        return f"{what}: none recorded twice; {name} ({constant:.2%}) is assumed"
-    taken = f"{name} ({constant:.2%}) is larger, and assumed" if constant > sd else f"above {name} ({constant:.2%})"
+        return f"{what}: none recorded twice; {assumed.sd:.2%} is assumed"
+    taken = f"{assumed.sd:.2%} is larger, and assumed" if assumed.sd > sd else f"above the {assumed.sd:.2%} assumed"
     return f"{what}: recorded sd {sd:.2%} with {evidence}; {taken}"

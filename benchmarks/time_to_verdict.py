@@ -5,12 +5,12 @@
 
 Two stacks on one board, one engine start a side, per work that the journals in docs/measurements/h200 recorded,
 with its noise and its durations. Ours is the package's own interval over interleaved windows, with the time
-around them as recorded; it knows the noise of a work from those windows alone. The others call what exceeds a
-threshold, on the mean of n readings a side, and the threshold is set as if the noise were known: windows read by
-us, by Zeus and by CodeCarbon, as long as is best for them, the latter two with no time between them; and the
-paper's protocol, 1,024 samples a run and three runs, with no warming up. Longer readings average the noise of
-windows. What Zeus and CodeCarbon always lose of a window is taken to cancel; how that scattered in meter_accuracy
-is their noise.
+around them as recorded; it knows the noise of a work from those windows and the committed baselines. The others
+call what exceeds a threshold, on the mean of n readings a side, and the threshold is set as if the noise were
+known: windows read by us, by Zeus and by CodeCarbon, as long as is best for them, the latter two with no time
+between them; and the paper's protocol, 1,024 samples a run and three runs, with no warming up. Longer readings
+average the noise of windows. What Zeus and CodeCarbon always lose of a window is taken to cancel; how that
+scattered in meter_accuracy is their noise.
 """
 
 import argparse
@@ -27,8 +27,9 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmarks import accuracy_report
-from benchmarks.recorded_noise import Noise, WorkNoise, recorded, seconds_around_windows
+from benchmarks.recorded_noise import Recorded, WorkNoise, known, recorded, seconds_around_windows
 from pytest_llm_energy.verdicts import statistics
+from pytest_llm_energy.verdicts.noise import Noise
 
 METER_ACCURACY = Path(__file__).parents[1] / "docs" / "measurements" / "meter-accuracy-h200.json"
 EFFECT = 0.03
@@ -113,13 +114,13 @@ def read(path: Path) -> Report:
 
 
 def _estimate(draws: int) -> Report:
-    noise = recorded()
+    noise, judged_with = recorded(), known()
     between, warm_up = seconds_around_windows()
     scatter = {meter: scatter_seconds(meter) for meter in ("Zeus", "CodeCarbon")}
     works = []
     for number, work in enumerate(noise.works, start=1):
         print(f"work {number} of {len(noise.works)}: {work.name}", file=sys.stderr, flush=True)
-        costs = {OURS: _ours(work, noise, draws, between, warm_up)}
+        costs = {OURS: _ours(work, noise, judged_with, draws, between, warm_up)}
         costs |= {THRESHOLD: _best_windows(work, noise.start_sd, scatter=0.0, between=between, warm_up=warm_up)}
         costs |= {
             meter: _best_windows(work, noise.start_sd, scatter=lost, between=0.0, warm_up=warm_up)
@@ -156,12 +157,14 @@ def fewest(power: Callable[[int], float]) -> int | None:
     return next((runs for runs in range(1, MANY + 1) if power(runs) >= POWER), None)
 
 
-def _ours(work: WorkNoise, noise: Noise, draws: int, between: float, warm_up: float) -> Cost | None:
+def _ours(
+    work: WorkNoise, noise: Recorded, judged_with: Noise, draws: int, between: float, warm_up: float
+) -> Cost | None:
     """As few windows as the package's own bound needs."""
     generator = np.random.default_rng(work.windows)
 
     def called(runs: int, effect: float = EFFECT) -> float:
-        return share_called(work, noise.start_sd, runs, effect, draws, generator) if runs > 1 else 0.0
+        return share_called(work, noise.start_sd, judged_with, runs, effect, draws, generator) if runs > 1 else 0.0
 
     runs = fewest(called)
     if runs is None:
@@ -171,7 +174,13 @@ def _ours(work: WorkNoise, noise: Noise, draws: int, between: float, warm_up: fl
 
 
 def share_called(
-    work: WorkNoise, start_sd: float, runs: int, effect: float, draws: int, generator: np.random.Generator
+    work: WorkNoise,
+    start_sd: float,
+    judged_with: Noise,
+    runs: int,
+    effect: float,
+    draws: int,
+    generator: np.random.Generator,
 ) -> float:
     """Share of comparisons for which the package's lower bound of the change lies above none."""
     shape = (draws, runs)
@@ -181,7 +190,9 @@ def share_called(
     called = 0
     for of_draw in ratios:
         pairs = [(ratio, 1.0) for ratio in of_draw]
-        called += statistics.ratio([pairs], starts_differ=True, window_sd=statistics.WINDOW_SD).low > 0
+        called += (
+            statistics.ratio([pairs], starts_differ=True, noise=judged_with, window=judged_with.window).low > 0
+        )
     return called / draws
 
 

@@ -13,11 +13,13 @@ from pytest_llm_energy.verdicts.baselines import read_published
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey
+from pytest_llm_energy.verdicts.noise import read_gpu_baselines
 from pytest_llm_energy.verdicts.reference import by_start
 from pytest_llm_energy.verdicts.rows import ClaimRow, Row
 
 ROOT = Path(__file__).parents[1]
 MEASUREMENTS = ROOT / "docs" / "measurements"
+BLESSED = read_gpu_baselines(ROOT / "baselines", "h200")
 SESSIONS = (
     "first-session",
     "second-session",
@@ -121,7 +123,9 @@ def _rows(journal: Journal) -> Iterator[Row]:
     """Verdicts without a baseline: claims against the paper, levels against another stack where there is one."""
     for key in sorted({check.key for check in journal.checks}):
         published = read_published(ROOT / "baselines", key.finding)
-        yield from judge_recorded(journal, key, baseline=None, published=published, budget=None)
+        yield from judge_recorded(
+            journal, key, baseline=None, published=published, budget=None, gpu_baselines=BLESSED
+        )
 
 
 def _journal(name: str, folder: str = "h200") -> Journal:

@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+from tabulate import tabulate
 
 from benchmarks import accuracy_report, power_report, time_to_verdict, trace_binning
 from docs import h200, workloads
 from pytest_llm_energy import Scenario
+from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.messages import failure
 from pytest_llm_energy.reporting.summary import CaseOutcome, Summary, last_line, state_of, total_line
 from pytest_llm_energy.reporting.tables import blessing_table, claim_table, level_table, split
@@ -23,6 +25,7 @@ from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
 from pytest_llm_energy.verdicts.measured import Metered
+from pytest_llm_energy.verdicts.noise import ASSUMED, WINDOWS_WORTH, read_gpu_baselines
 from pytest_llm_energy.verdicts.rows import failing
 from tests.journals import SimulatedSession
 
@@ -80,7 +83,8 @@ def _generated() -> Iterator[tuple[Path, str]]:
     metering = ROOT / "docs" / "metering.md"
     yield metering, _filled(metering.read_text(), {"meter-accuracy": _meter_accuracy})
     gate = ROOT / "docs" / "gate.md"
-    yield gate, _filled(gate.read_text(), {"gate-power": _gate_power, "time-to-verdict": _time_to_verdict})
+    parts = {"gate-power": _gate_power, "noise": _noise, "assumed": _assumed, "time-to-verdict": _time_to_verdict}
+    yield gate, _filled(gate.read_text(), parts)
     measured = ROOT / "docs" / "h200.md"
     yield measured, _filled(measured.read_text(), H200_PARTS)
     costs = ROOT / "docs" / "workloads.md"
@@ -109,6 +113,7 @@ def _judged(journal: Journal) -> Summary:
             baseline=read_baseline(BASELINES, key.gpu, key.finding),
             published=read_published(BASELINES, key.finding),
             budget=None,
+            gpu_baselines=read_gpu_baselines(BASELINES, key.gpu),
         )
         state = state_of(rows, measured=True)
         metered = Metered.of(journal.readings_of(key))
@@ -147,7 +152,34 @@ def _meter_accuracy() -> str:
 def _gate_power() -> str:
     report = power_report.read(GATE_POWER)
     lines = [power_report.conditions(report), "", *power_report.text_lines(report), ""]
-    return _fenced([*lines, *power_report.goal_lines(report), "", "The noise:", *report.noise.says])
+    return _fenced(
+        [
+            *lines,
+            *power_report.goal_lines(report),
+            "",
+            "The noise:",
+            *report.noise.says,
+            "",
+            "What the gate knew of it:",
+            report.judged_with,
+        ]
+    )
+
+
+def _noise() -> str:
+    """What the committed baselines of H200s tell."""
+    known = read_gpu_baselines(BASELINES, "h200").noise(method="nvml-counter", simulated=False)
+    return _fenced([words.noise("h200", known)])
+
+
+def _assumed() -> str:
+    rows = [
+        ["windows of an engine start", f"{ASSUMED.window.sd:.2%}", f"{WINDOWS_WORTH:g} works"],
+        ["engine starts of a session", f"{ASSUMED.start.sd:.2%}", f"{ASSUMED.start.freedom:g} differences"],
+        ["sessions on the same boards", f"{ASSUMED.session.sd:.2%}", f"{ASSUMED.session.freedom:g} differences"],
+        ["boards", f"{ASSUMED.board.sd:.2%}", f"{ASSUMED.board.freedom:g} differences"],
+    ]
+    return str(tabulate(rows, ["between", "assumed sd", "counts for"], tablefmt="github", disable_numparse=True))
 
 
 def _time_to_verdict() -> str:
@@ -182,6 +214,7 @@ def _regression() -> str:
             baseline=read_baseline(folder, "h200", "batching"),
             published=None,
             budget=None,
+            gpu_baselines=read_gpu_baselines(folder, "h200"),
         )
     return f"```text\n{failure(failing(rows, 'on'))}\n```"
 

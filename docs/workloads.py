@@ -14,11 +14,15 @@ from pytest_llm_energy.verdicts.configurations import configurations
 from pytest_llm_energy.verdicts.estimates import excess
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.measured import Arm
+from pytest_llm_energy.verdicts.noise import read_gpu_baselines
 from pytest_llm_energy.workloads.estimate import Fit, estimate, fitted
 from pytest_llm_energy.workloads.ideal import ideal_joules
 from pytest_llm_energy.workloads.packaged import packaged
 
 MEASUREMENTS = Path(__file__).parent / "measurements"
+NOISE = read_gpu_baselines(Path(__file__).parents[1] / "baselines", "h200").noise(
+    method="nvml-counter", simulated=False
+)
 ONE_SESSION = ("workloads/decode-of-512-tokens", "h200/fourth-session-prefill", "h200/fourth-session-online")
 BOTH_ENGINES = "h200-busy-host/same-stack-3"
 MODEL = "Llama-3.1-8B"
@@ -35,7 +39,7 @@ TERMS = (
 
 def estimates() -> str:
     """``llm-energy estimate`` over Azure's traces, by what one session measured of vLLM."""
-    (vllm,) = configurations([_journal(name) for name in ONE_SESSION])
+    (vllm,) = configurations([_journal(name) for name in ONE_SESSION], noises={"h200": NOISE})
     lines: list[str] = []
     for trace in ("azure_2023_conv", "azure_2023_code"):
         histogram = packaged(trace)
@@ -46,7 +50,7 @@ def estimates() -> str:
 
 def model() -> str:
     """The six energies that an H200's batches are made of, and how far off they are."""
-    (vllm,) = configurations([_journal(name) for name in ONE_SESSION])
+    (vllm,) = configurations([_journal(name) for name in ONE_SESSION], noises={"h200": NOISE})
     fit: Fit = fitted(vllm.bins)
     rows = [[what, words.joules(joules)] for what, joules in zip(TERMS, fit.joules, strict=True)]
     table = str(tabulate(rows, ["what", "energy"], disable_numparse=True, colalign=("left", "right")))
@@ -61,7 +65,7 @@ def above_the_ideal() -> str:
     ideal = ideal_joules({LENGTHS: 1}, {LENGTHS: flops}, gpu_spec("h200"))
     rows = []
     for batch_size, arms in sorted(_by_batch(_journal(BOTH_ENGINES))):
-        cells = [words.change(excess(arms[name], ideal)) for name in ("vllm", "transformers")]
+        cells = [words.change(excess(arms[name], ideal, noise=NOISE)) for name in ("vllm", "transformers")]
         rows.append([batch_size, *cells])
     headers = ["batch", "vLLM above the ideal", "transformers above the ideal"]
     table = str(tabulate(rows, headers, disable_numparse=True))

@@ -26,7 +26,8 @@ from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET
 from pytest_llm_energy.verdicts.comparing import compare
 from pytest_llm_energy.verdicts.journal import read_journal
 from pytest_llm_energy.verdicts.measured import Metered
-from pytest_llm_energy.verdicts.rows import failing
+from pytest_llm_energy.verdicts.noise import read_gpu_baselines
+from pytest_llm_energy.verdicts.rows import failing, levels_judged
 from pytest_llm_energy.verdicts.trimming import named, trim, unused
 
 
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     comparing.add_argument("old", type=Path, help="journal to compare with")
     comparing.add_argument("new", type=Path, help="journal to judge")
     comparing.add_argument("--budget", type=percentage, metavar="PERCENT", help="allowed increase, such as 3%%")
+    _add_baselines(comparing, "baselines that tell how levels scatter")
     comparing.set_defaults(run=_compare)
     examining = commands.add_parser("doctor", help="say what this host can meter, and how well")
     examining.set_defaults(run=_doctor)
@@ -145,8 +147,13 @@ def _now() -> str:
 def _add_baseline_options(parser: argparse.ArgumentParser, reason: str, *, required: bool = True) -> None:
     """What every command has that changes baselines."""
     parser.add_argument("--reason", required=required, default="", help=f"{reason}; kept in the baseline")
-    parser.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR")
+    _add_baselines(parser, "baselines to change")
     parser.add_argument("--in-ci", action="store_true", help="change baselines although CI is set")
+
+
+def _add_baselines(parser: argparse.ArgumentParser, what: str) -> None:
+    says = f"folder of the {what} (default: baselines)"
+    parser.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR", help=says)
 
 
 def _by_a_person(arguments: argparse.Namespace) -> None:
@@ -157,12 +164,19 @@ def _by_a_person(arguments: argparse.Namespace) -> None:
 def _compare(arguments: argparse.Namespace) -> int:
     """Print the levels; 1 when one regressed, 5 when none was decided."""
     new = read_journal(arguments.new)
+    known = read_gpu_baselines(arguments.baselines, new.opened.gpu)
     outcomes = {}
-    for key, rows in compare(read_journal(arguments.old), new, budget=arguments.budget).items():
-        state = summary.state_of(rows, measured=True)
-        metered = Metered.of(new.readings_of(key))
+    for key, rows in compare(
+        read_journal(arguments.old), new, budget=arguments.budget, gpu_baselines=known
+    ).items():
+        opened = new.opened_for(key)
         outcomes[str(key)] = summary.CaseOutcome(
-            key=key, state=state, rows=rows, source=new.opened_for(key).source, metered=metered
+            key=key,
+            state=summary.state_of(rows, measured=True),
+            rows=rows,
+            source=opened.source,
+            noise=known.noise(method=opened.method, simulated=opened.simulated) if levels_judged(rows) else None,
+            metered=Metered.of(new.readings_of(key)),
         )
     found = summary.Summary(outcomes=outcomes, expected=len(outcomes), gate="on")
     failed = failing(found.rows, "on")

@@ -9,6 +9,7 @@ from tabulate import tabulate
 from pytest_llm_energy.hardware.catalogue import identify
 from pytest_llm_energy.hardware.detection import Host
 from pytest_llm_energy.metering.examine import APART_SECONDS, DeviceHealth, ProcessorHealth, State
+from pytest_llm_energy.verdicts.noise import ASSUMED
 from pytest_llm_energy.verdicts.statistics import Sample, change, ratio
 
 WORK_SD = 0.003
@@ -78,7 +79,7 @@ def processor_lines(health: ProcessorHealth, *, name: str, runs: int) -> Iterato
     spread = f"equal work spreads by {_percent(health.spread)} from window to window"
     yield _item("one window", f"{health.window_seconds:.2f} s of one core: {health.watts:.1f} W, {spread}")
     scatter = _scattered(runs, math.sqrt(2) * health.spread)
-    seen = ratio([[(math.exp(each), 1.0) for each in scatter]], starts_differ=False).half_width
+    seen = ratio([[(math.exp(each), 1.0) for each in scatter]], starts_differ=False, noise=ASSUMED).half_width
     yield _item("claims", f"{runs} windows an arm tell effects beyond {_percent(seen)} from none")
     remedies = []
     if health.disturbed:
@@ -98,7 +99,7 @@ def _budget(health: DeviceHealth, *, runs: int, window_seconds: float) -> Iterat
     now = Sample(starts=(values,), relative_uncertainty=metering, boards=here)
     for boards, what in ((here, "this board"), (elsewhere, "another board of this model")):
         stored = Sample(starts=(values,) * 2, relative_uncertainty=metering, sessions=2, boards=boards)
-        width = change(now, stored).half_width
+        width = change(now, stored, noise=ASSUMED).half_width
         plan = f"{runs} windows of {window_seconds:g} s see {_percent(width)}"
         yield _item("budget", f"{plan} against a baseline of two sessions on {what}")
 

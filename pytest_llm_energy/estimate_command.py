@@ -17,7 +17,8 @@ from pytest_llm_energy.reporting.workloads import Costed, estimate_lines, worklo
 from pytest_llm_energy.serving.flops import request_flops
 from pytest_llm_energy.serving.models import model_named
 from pytest_llm_energy.verdicts.configurations import Configuration, configurations
-from pytest_llm_energy.verdicts.journal import read_journal
+from pytest_llm_energy.verdicts.journal import Journal, read_journal
+from pytest_llm_energy.verdicts.noise import Noise, read_gpu_baselines
 from pytest_llm_energy.workloads.bins import Histogram
 from pytest_llm_energy.workloads.estimate import estimate
 from pytest_llm_energy.workloads.ideal import ideal_joules
@@ -32,6 +33,13 @@ def add_commands(commands: "Subparsers") -> None:
     add_trace_options(parser)
     parser.add_argument(
         "--journal", type=Path, action="append", required=True, metavar="FILE", help="what was measured; repeatable"
+    )
+    parser.add_argument(
+        "--baselines",
+        type=Path,
+        default=Path("baselines"),
+        metavar="DIR",
+        help="folder of the baselines that tell how levels scatter (default: baselines)",
     )
     parser.add_argument("--gpu", metavar="KEY", help="on this GPU model (default: the one that was measured)")
     parser.add_argument("--exact", action="store_true", help="refuse bins that were not measured in full batches")
@@ -54,7 +62,8 @@ def add_commands(commands: "Subparsers") -> None:
 def _estimate(arguments: argparse.Namespace) -> None:
     carbon = _carbon(arguments)
     histogram = trace_of(arguments).histogram
-    measured = [c for c in configurations([read_journal(path) for path in arguments.journal]) if c.bins]
+    journals = [read_journal(path) for path in arguments.journal]
+    measured = [c for c in configurations(journals, noises=_noises(journals, arguments.baselines)) if c.bins]
     gpu = _gpu(arguments.gpu, measured)
     rows: list[Costed] = []
     notes: list[str] = []
@@ -72,6 +81,16 @@ def _estimate(arguments: argparse.Namespace) -> None:
     print_lines([*workload_lines(histogram), ""])
     print_lines(estimate_lines(rows, carbon=carbon, price_per_kwh=arguments.price))
     print_lines([*(f"left out: {note}" for note in notes), *ideal.notes])
+
+
+def _noises(journals: Sequence[Journal], baselines: Path) -> dict[str, Noise]:
+    """How levels scatter on the GPU models of journals."""
+    return {
+        opened.gpu: read_gpu_baselines(baselines, opened.gpu).noise(
+            method=opened.method, simulated=opened.simulated
+        )
+        for opened in (journal.opened for journal in journals)
+    }
 
 
 def _gpu(wanted: str | None, measured: Sequence[Configuration]) -> str:

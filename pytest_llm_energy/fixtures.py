@@ -24,8 +24,9 @@ from pytest_llm_energy.verdicts.baselines import Baseline, Published, read_basel
 from pytest_llm_energy.verdicts.claims import Claim
 from pytest_llm_energy.verdicts.judge import Conditions, judge, judge_recorded
 from pytest_llm_energy.verdicts.measured import CaseKey, Measured, Metered
+from pytest_llm_energy.verdicts.noise import Noise
 from pytest_llm_energy.verdicts.records import Checked, Ended, Ran, Troubled, Windowed
-from pytest_llm_energy.verdicts.rows import LOOKS, Row, unsettled
+from pytest_llm_energy.verdicts.rows import LOOKS, Row, levels_judged, unsettled
 from pytest_llm_energy.window_reading import WindowReading
 
 
@@ -80,6 +81,13 @@ class EnergyMeter:
     def metered(self) -> Metered:
         """Energy of this test's valid windows so far."""
         return Metered.of(self._readings)
+
+    @property
+    def noise(self) -> Noise | None:
+        """How levels scatter on the GPU model, as its baselines tell; None where this test judged no level."""
+        if not levels_judged(self.rows):
+            return None
+        return self._session.noise(self._key, self.gpu_model.devices)
 
     @contextmanager
     def window(self, name: str = "window") -> Iterator[WindowReading]:
@@ -175,6 +183,7 @@ class EnergyMeter:
             against_says=self._session.options.against_says or "the other stack",
             baseline=self._baseline,
             published=self._published,
+            noise=self._session.noise(self._key, self.gpu_model.devices, of=self._key),
             budget=self._session.options.budget,
             default_budget=self._session.options.default_budget,
         )
@@ -204,6 +213,7 @@ class EnergyMeter:
             published=self._published,
             budget=self._session.options.budget,
             default_budget=self._session.options.default_budget,
+            gpu_baselines=self._session.gpu_baselines(self._key.gpu),
         )
 
     def test_gate(self, scenarios: Sequence[Scenario]) -> None:
@@ -235,7 +245,9 @@ class EnergyMeter:
         self._series.append(series)
         series.meter(self._session.plan, self._say)
         check = Checked(key=self._key, series=0, tp=scenario.tensor_parallel_size, arms=names, looks=LOOKS)
-        conditions = Conditions(fingerprint=self._session.fingerprint(self.gpu_model.devices), stack={})
+        devices = self.gpu_model.devices
+        noise = self._session.noise(self._key, devices)
+        conditions = Conditions(fingerprint=self._session.fingerprint(devices), stack={}, noise=noise)
         for look in range(LOOKS):
             levels = judge(check, series.measured(), conditions)
             found = list(self_test.statements(levels, budget))

@@ -200,7 +200,14 @@ def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException 
         meter.ended()
     state = summary.state_of(rows, measured=bool(meter and meter.measured))
     return CaseOutcome(
-        key=key, state=state, rows=rows, source=source, metered=metered, starts=starts, resumed=resumed
+        key=key,
+        state=state,
+        rows=rows,
+        source=source,
+        noise=meter.noise if meter else None,
+        metered=metered,
+        starts=starts,
+        resumed=resumed,
     )
 
 

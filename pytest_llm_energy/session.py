@@ -26,6 +26,7 @@ from pytest_llm_energy.serving.scenario import Scenario
 from pytest_llm_energy.serving.stack import Side
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.noise import GpuBaselines, Noise, read_gpu_baselines
 from pytest_llm_energy.verdicts.pieces import carry, differing, read_journals
 from pytest_llm_energy.verdicts.records import SCHEMA, Began, Opened, Record, Started
 from pytest_llm_energy.verdicts.segments import Segment, segments_folder
@@ -60,6 +61,7 @@ class EnergySession:
         self._segment: Segment | None = None
         self._known_host: Host | None = None
         self._settling_seconds = 0.0
+        self._gpu_baselines: dict[str, GpuBaselines] = {}
 
     @cached_property
     def host(self) -> Host:
@@ -255,6 +257,26 @@ class EnergySession:
             self._openings[tuple(devices)] = opened.opening
             self.record(opened)
         self.record(Began(key=key, opening=self._openings[tuple(devices)]))
+
+    def gpu_baselines(self, gpu: str) -> GpuBaselines:
+        """All baselines of a GPU model, read once: they tell how levels scatter there."""
+        if gpu not in self._gpu_baselines:
+            self._gpu_baselines[gpu] = read_gpu_baselines(self.options.baselines, gpu)
+        return self._gpu_baselines[gpu]
+
+    def noise(self, key: CaseKey, devices: Sequence[Device], *, of: CaseKey | None = None) -> Noise:
+        """How levels scatter on a case's GPU model, by all of its baselines that were metered as the case is.
+
+        Args:
+            key: the case.
+            devices: those it is metered on.
+            of: the same case where it is to be judged with this (``noise.pooled``).
+        """
+        known = self.gpu_baselines(key.gpu)
+        if recorded := self.recorded(key):
+            opened = recorded.opened_for(key)
+            return known.noise(method=opened.method, simulated=opened.simulated, of=of)
+        return known.noise(method=self.meter(devices).method, simulated=False, of=of)
 
     def source(self, key: CaseKey) -> str | None:
         """What metered a case, in words; None before anything was."""

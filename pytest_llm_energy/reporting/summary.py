@@ -13,6 +13,7 @@ from pytest_llm_energy.reporting.messages import headline
 from pytest_llm_energy.reporting.tables import claim_table, level_table, split
 from pytest_llm_energy.reporting.why import serving_first
 from pytest_llm_energy.verdicts.measured import CaseKey, Metered
+from pytest_llm_energy.verdicts.noise import Noise
 from pytest_llm_energy.verdicts.rows import ClaimRow, Gate, LevelRow, Row, by_severity, decided, failing
 
 State = Literal["judged", "undecided", "skipped", "errored", "metered"]
@@ -27,6 +28,7 @@ class CaseOutcome(msgspec.Struct, kw_only=True):
             used windows and asked for no verdict).
         rows: its verdicts.
         source: what metered it, in words.
+        noise: how levels scatter on its GPU model, where a level of it was judged.
         says: why it was skipped, or what went wrong.
         metered: energy of its valid windows.
         starts: seconds that each engine start took that served it, by the start's id.
@@ -37,6 +39,7 @@ class CaseOutcome(msgspec.Struct, kw_only=True):
     state: State
     rows: list[Row] = msgspec.field(default_factory=list)
     source: str | None = None
+    noise: Noise | None = None
     says: str | None = None
     metered: Metered = Metered()
     starts: dict[str, float] = msgspec.field(default_factory=dict)
@@ -107,6 +110,7 @@ def text_lines(summary: Summary, *, style: str = "simple") -> Iterator[str]:
         yield from (f"  {note}" for note in notes[:MOST_NOTES])
         if len(notes) > MOST_NOTES:
             yield f"  ... and {len(notes) - MOST_NOTES} more"
+        yield from (f"  {line}" for line in _noise(summary))
     if claims:
         yield ""
         yield "Claims"
@@ -173,6 +177,7 @@ def markdown(summary: Summary) -> str:
         parts += [
             f"### Levels: joules per output token{estimated}",
             level_table(levels, style="github", carbon=summary.carbon),
+            *_noise(summary),
         ]
     if claims:
         parts += ["### Claims", claim_table(claims, style="github")]
@@ -220,6 +225,11 @@ def _against(summary: Summary) -> Iterator[str]:
     for reference, differs in sorted(found.items()):
         yield f"against {reference}"
         yield f"which differs in: {', '.join(serving_first(list(differs))) or 'nothing that is recorded'}"
+
+
+def _noise(summary: Summary) -> Iterator[str]:
+    """How levels scatter on the GPU models on which any was judged."""
+    yield from sorted({words.noise(o.key.gpu, o.noise) for o in summary.outcomes.values() if o.noise})
 
 
 def _notes(claims: Sequence[ClaimRow]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import math
 
+from pytest_llm_energy.verdicts.noise import Component, Noise
 from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow
 from pytest_llm_energy.verdicts.statistics import Interval
 
@@ -60,6 +61,24 @@ def counted(number: int, what: str) -> str:
 def spread(row: LevelRow) -> str:
     """Relative spread of the runs of a level."""
     return "" if row.spread is None else f"{row.spread * 100:.1f} %"
+
+
+def noise(gpu: str, found: Noise) -> str:
+    """How levels scatter on a GPU model, with how many sessions and boards that is from."""
+    sessions = f"{found.session.seen} on {counted(found.session.boards, 'board')}"
+    parts = [
+        _scatter("windows", found.window, None),
+        _scatter("starts", found.start, None),
+        _scatter("sessions", found.session, sessions),
+        _scatter("boards", found.board, str(found.board.seen)),
+    ]
+    unread = f"; not told by {', '.join(found.unread)}, whose baseline cannot be read" if found.unread else ""
+    return f"noise of {gpu}: {', '.join(parts)}{unread}"
+
+
+def _scatter(what: str, component: Component, seen: str | None) -> str:
+    from_what = seen if component.measured else "assumed"
+    return f"{what} {component.sd * 100:.1f} %{f' ({from_what})' if from_what else ''}"
 
 
 def verdict(row: LevelRow | ClaimRow) -> str:

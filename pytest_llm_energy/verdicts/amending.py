@@ -19,6 +19,7 @@ from pytest_llm_energy.verdicts.baselines import (
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
 from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.noise import read_gpu_baselines
 from pytest_llm_energy.verdicts.rows import ClaimRow
 
 
@@ -93,6 +94,7 @@ def _find_claim(journal: Journal, folder: Path, name: str) -> ClaimRow:
         baseline=read_baseline(folder, key.gpu, key.finding),
         published=read_published(folder, key.finding),
         budget=None,
+        gpu_baselines=read_gpu_baselines(folder, key.gpu),
     )
     claims = [row for row in rows if isinstance(row, ClaimRow)]
     for row in claims:

@@ -1,5 +1,6 @@
 """Stored levels: what was measured and blessed before, and what the paper published."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -49,6 +50,17 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     starts: tuple[dict[str, dict[str, Samples]], ...]
     simulated: bool = False
     moved: dict[str, tuple[str, ...]] = {}
+
+
+def samples_of(session: Session, case: str, arm: str) -> list[Samples]:
+    """Samples of an arm of a case, one per engine start of a session that has any."""
+    return [start[case][arm] for start in session.starts if arm in start.get(case, {})]
+
+
+def since_moved(sessions: Sequence[Session], case: str, arm: str) -> Sequence[Session]:
+    """From the last session on that moved the level: what was before is no longer meant."""
+    moved = [number for number, session in enumerate(sessions) if arm in session.moved.get(case, ())]
+    return sessions[moved[-1] :] if moved else sessions
 
 
 class BudgetChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

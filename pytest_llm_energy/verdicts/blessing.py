@@ -18,6 +18,7 @@ from pytest_llm_energy.verdicts.baselines import (
 )
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey
+from pytest_llm_energy.verdicts.noise import UNMEASURED, GpuBaselines, Noise, read_gpu_baselines
 from pytest_llm_energy.verdicts.records import Checked, Opened
 from pytest_llm_energy.verdicts.reference import (
     arm_identity,
@@ -92,7 +93,7 @@ def bless(
     Raises:
         BaselineError: no reason is given, the journal holds nothing to bless, its sessions are blessed already, a
             case now serves something else than its baseline, a level is raised and may not be, or a file cannot be
-            read or written.
+            read or written: all of this GPU model tell how levels scatter.
     """
     if not reason.strip():
         raise BaselineError("blessing needs a reason: --reason 'why these levels are right'")
@@ -103,10 +104,15 @@ def bless(
             f"{journal.path} was measured with --energy-argument {given}, which the scenarios do not say: measure "
             "without, or bless it all the same with --with-arguments"
         )
+    gpu = journal.opened.gpu
+    gpu_baselines = read_gpu_baselines(folder, gpu)
+    for finding in gpu_baselines.unread:
+        read_baseline(folder, gpu, finding)
     prepared = []
     for finding, checks in _findings(journal, "bless").items():
-        old = read_baseline(folder, journal.opened.gpu, finding)
-        prepared.append(_prepare(journal, old, baseline_path(folder, journal.opened.gpu, finding), checks, reason))
+        old = read_baseline(folder, gpu, finding)
+        path = baseline_path(folder, gpu, finding)
+        prepared.append(_prepare(journal, old, path, checks, reason, gpu_baselines=gpu_baselines))
     levels = [level for made in prepared for level in made.levels]
     if not levels:
         when = ", ".join(sorted({opened.when for opened in journal.openings}))
@@ -150,7 +156,15 @@ def _findings(journal: Journal, what: str) -> dict[str, list[Checked]]:
     return dict(sorted(findings.items()))
 
 
-def _prepare(journal: Journal, old: Baseline | None, path: Path, checks: list[Checked], reason: str) -> Prepared:
+def _prepare(
+    journal: Journal,
+    old: Baseline | None,
+    path: Path,
+    checks: list[Checked],
+    reason: str,
+    *,
+    gpu_baselines: GpuBaselines = UNMEASURED,
+) -> Prepared:
     """A finding's baseline with what a journal adds to the old one."""
     sessions = list(old.sessions) if old else []
     known = [(session.when, session.fingerprint) for session in sessions]
@@ -163,9 +177,10 @@ def _prepare(journal: Journal, old: Baseline | None, path: Path, checks: list[Ch
         for check in own:
             arms = journal.measured(check).arms
             cases[check.key.case] = _case(cases.get(check.key.case), check, arms, str(path))
-        of_session = [
-            _level(path, journal, check, arm, old) for check in own for arm in journal.measured(check).arms
-        ]
+        of_session = []
+        for check in own:
+            noise = gpu_baselines.noise(method=opened.method, simulated=opened.simulated, of=check.key)
+            of_session += [_level(path, journal, check, arm, old, noise) for arm in journal.measured(check).arms]
         sessions.append(_session(journal, opened, own, reason, _moved(of_session)))
         levels += of_session
     baseline = Baseline(
@@ -179,7 +194,7 @@ def _prepare(journal: Journal, old: Baseline | None, path: Path, checks: list[Ch
     return Prepared(baseline=baseline, levels=tuple({(level.key, level.arm): level for level in levels}.values()))
 
 
-def _level(path: Path, journal: Journal, check: Checked, arm: Arm, old: Baseline | None) -> Blessed:
+def _level(path: Path, journal: Journal, check: Checked, arm: Arm, old: Baseline | None, noise: Noise) -> Blessed:
     """What blessing an arm of a check does to its level, by the judge's own interval."""
     here = journal.opened_for(check.key).fingerprint
     reference = reference_of(arm, check.key, old, here)
@@ -189,7 +204,7 @@ def _level(path: Path, journal: Journal, check: Checked, arm: Arm, old: Baseline
     if not reference.sessions:
         note = reference.note if reference.reason != "no-baseline" else None
         return msgspec.structs.replace(level, note=note)
-    change = change_since(arm, check.key, reference.sessions, here=here, stack={})
+    change = change_since(arm, check.key, reference.sessions, here=here, stack={}, noise=noise)
     kind: Kind = "raise" if change.joules.low > 0 else "lower" if change.joules.high < 0 else "keep"
     # Where nothing is gated, a raise would loosen nothing, and sessions scatter by more than the interval says.
     return msgspec.structs.replace(

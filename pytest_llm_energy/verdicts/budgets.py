@@ -5,7 +5,7 @@ from pytest_llm_energy.verdicts.rows import Loosened
 
 DEFAULT_BUDGET = 0.03
 """Relative increase that passes where nobody has set another: small against what upgrades cost, and above what
-sessions on one board can resolve. Boards differ by more (``statistics.BOARD_SD``)."""
+sessions on one board can resolve. Boards differ by more (``noise.ASSUMED``)."""
 
 
 def budget_of(

@@ -11,6 +11,7 @@ import msgspec
 from pytest_llm_energy.errors import MeasurementError, UsageError
 from pytest_llm_energy.verdicts.estimates import effects, excess, growth, workload_effects
 from pytest_llm_energy.verdicts.measured import Measured
+from pytest_llm_energy.verdicts.noise import ASSUMED, Noise
 from pytest_llm_energy.verdicts.statistics import ALPHA, Interval
 from pytest_llm_energy.workloads.bins import Histogram
 
@@ -46,7 +47,7 @@ class Saves(msgspec.Struct, frozen=True, tag_field="claim", tag="saves", forbid_
         """The claim with a margin for noisy hosts."""
         return Saves(margin)
 
-    def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
+    def statements(self, measured: Measured, *, noise: Noise = ASSUMED, alpha: float = ALPHA) -> list[Statement]:
         """One per arm other than the control."""
         return [
             Statement(
@@ -55,7 +56,7 @@ class Saves(msgspec.Struct, frozen=True, tag_field="claim", tag="saves", forbid_
                 kind="effect",
                 outcome=_decide(holds=effect.high < 0, fails=effect.low > self.margin),
             )
-            for arm, control, effect in effects(measured, alpha)
+            for arm, control, effect in effects(measured, alpha, noise=noise)
         ]
 
 
@@ -72,7 +73,7 @@ class Costs(msgspec.Struct, frozen=True, tag_field="claim", tag="costs", forbid_
         """The claim with a margin for noisy hosts."""
         return Costs(margin)
 
-    def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
+    def statements(self, measured: Measured, *, noise: Noise = ASSUMED, alpha: float = ALPHA) -> list[Statement]:
         """One per arm other than the control."""
         return [
             Statement(
@@ -81,7 +82,7 @@ class Costs(msgspec.Struct, frozen=True, tag_field="claim", tag="costs", forbid_
                 kind="effect",
                 outcome=_decide(holds=effect.low > 0, fails=effect.high < -self.margin),
             )
-            for arm, control, effect in effects(measured, alpha)
+            for arm, control, effect in effects(measured, alpha, noise=noise)
         ]
 
 
@@ -94,7 +95,7 @@ class Differs(msgspec.Struct, frozen=True, tag_field="claim", tag="differs", for
 
     at_most: float
 
-    def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
+    def statements(self, measured: Measured, *, noise: Noise = ASSUMED, alpha: float = ALPHA) -> list[Statement]:
         """One per arm other than the control."""
         return [
             Statement(
@@ -103,7 +104,7 @@ class Differs(msgspec.Struct, frozen=True, tag_field="claim", tag="differs", for
                 kind="effect",
                 outcome=_inside(effect, -self.at_most, self.at_most),
             )
-            for arm, control, effect in effects(measured, alpha)
+            for arm, control, effect in effects(measured, alpha, noise=noise)
         ]
 
 
@@ -120,7 +121,7 @@ class Slope(msgspec.Struct, frozen=True, tag_field="claim", tag="slope", forbid_
     exponent: float = 1.0
     tolerance: float = 0.2
 
-    def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
+    def statements(self, measured: Measured, *, noise: Noise = ASSUMED, alpha: float = ALPHA) -> list[Statement]:
         """One, about all scenarios of the series."""
         interval = growth(measured, self.over, below=math.inf, alpha=alpha)
         low, high = self.exponent - self.tolerance, self.exponent + self.tolerance
@@ -147,7 +148,7 @@ class FlatBelow(msgspec.Struct, frozen=True, tag_field="claim", tag="flat-below"
     limit: int
     tolerance: float = 0.25
 
-    def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
+    def statements(self, measured: Measured, *, noise: Noise = ASSUMED, alpha: float = ALPHA) -> list[Statement]:
         """One, about the scenarios up to the limit."""
         interval = growth(measured, self.over, below=self.limit, alpha=alpha)
         return [
@@ -177,12 +178,12 @@ class Above(msgspec.Struct, frozen=True, kw_only=True, tag_field="claim", tag="a
         if not 0 < self.joules_per_request < math.inf:
             raise UsageError(f"{self.what} is {self.joules_per_request} J a request: nothing lies above that")
 
-    def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
+    def statements(self, measured: Measured, *, noise: Noise = ASSUMED, alpha: float = ALPHA) -> list[Statement]:
         """One per arm, and one per arm that the nearest is nearer than."""
         figure = f"{self.what} of {self.joules_per_request:.4g} J/request"
         found = []
         for arm in measured.arms:
-            above = excess(arm, self.joules_per_request, alpha=alpha)
+            above = excess(arm, self.joules_per_request, noise=noise, alpha=alpha)
             outcome = _decide(holds=above.low > 0, fails=above.high < 0)
             says = f"{arm.name} takes more than {figure}"
             found.append(Statement(says=says, interval=above, kind="effect", outcome=outcome))
@@ -190,7 +191,7 @@ class Above(msgspec.Struct, frozen=True, kw_only=True, tag_field="claim", tag="a
             return found
         if self.nearest not in [arm.name for arm in measured.arms]:
             raise MeasurementError(f"{measured.key}: no arm {self.nearest!r} was measured")
-        for arm_name, nearest, effect in effects(measured, alpha, control=self.nearest):
+        for arm_name, nearest, effect in effects(measured, alpha, noise=noise, control=self.nearest):
             outcome = _decide(holds=effect.low > 0, fails=effect.high < 0)
             says = f"{arm_name} is farther from {self.what} than {nearest}"
             found.append(Statement(says=says, interval=effect, kind="effect", outcome=outcome))
@@ -213,9 +214,11 @@ class SavesOn(msgspec.Struct, frozen=True, tag_field="claim", tag="saves-on", fo
     over: str
     control: str
 
-    def statements(self, measured: Measured, *, alpha: float = ALPHA) -> list[Statement]:
+    def statements(self, measured: Measured, *, noise: Noise = ASSUMED, alpha: float = ALPHA) -> list[Statement]:
         """One per way other than the control."""
-        effects = workload_effects(measured, self.workload, over=self.over, control=self.control, alpha=alpha)
+        effects = workload_effects(
+            measured, self.workload, over=self.over, control=self.control, noise=noise, alpha=alpha
+        )
         return [
             Statement(
                 says=f"{way} saves on {self.workload.name} against {self.control}",

@@ -10,16 +10,20 @@ from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.judge import Conditions, judge
 from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.noise import UNMEASURED, GpuBaselines
 from pytest_llm_energy.verdicts.rows import Row
 
 
-def compare(old: Journal, new: Journal, *, budget: float | None = None) -> Mapping[CaseKey, list[Row]]:
+def compare(
+    old: Journal, new: Journal, *, budget: float | None = None, gpu_baselines: GpuBaselines = UNMEASURED
+) -> Mapping[CaseKey, list[Row]]:
     """Level rows of every case of the newer journal that has valid runs.
 
     Args:
         old: what is compared with, as if it had been blessed.
         new: what is judged.
         budget: relative increase that passes, None for that of each test, or else the default.
+        gpu_baselines: blessed sessions of the GPU model, which tell how levels scatter.
 
     Raises:
         JournalError: they are of different GPU models.
@@ -36,10 +40,12 @@ def compare(old: Journal, new: Journal, *, budget: float | None = None) -> Mappi
     for check in new.checks:
         measured = new.measured(check)
         alone = tuple(msgspec.structs.replace(arm, against=()) for arm in measured.arms)
+        opened = new.opened_for(check.key)
         conditions = Conditions(
-            fingerprint=new.opened_for(check.key).fingerprint,
+            fingerprint=opened.fingerprint,
             stack=new.stack(measured),
             baseline=baselines.get(check.key.finding),
+            noise=gpu_baselines.noise(method=opened.method, simulated=opened.simulated, of=check.key),
             budget=budget,
             default_budget=DEFAULT_BUDGET,
         )

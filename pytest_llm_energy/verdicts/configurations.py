@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Run
+from pytest_llm_energy.verdicts.noise import ASSUMED, Noise
 from pytest_llm_energy.verdicts.served_bins import Shape, bins_of, shape_of
-from pytest_llm_energy.verdicts.statistics import START_SD
 from pytest_llm_energy.workloads.estimate import MeasuredBin
 
 SHAPE = ("input_tokens", "output_tokens", "batch_size")
@@ -43,10 +43,14 @@ class Configuration:
     shared_sd: float
 
 
-def configurations(journals: Sequence[Journal]) -> list[Configuration]:
+def configurations(journals: Sequence[Journal], *, noises: Mapping[str, Noise] = {}) -> list[Configuration]:
     """What journals hold of static batches, a configuration each, in the order in which they were first measured.
 
     Online serving is left out: its requests are served one by one, and not in batches of a bin.
+
+    Args:
+        journals: what was measured.
+        noises: how levels scatter, by GPU model; assumed on others.
     """
     runs: dict[str, dict[Shape, list[Run]]] = {}
     ways: dict[str, tuple[str, Identity, Mapping[str, str]]] = {}
@@ -56,7 +60,10 @@ def configurations(journals: Sequence[Journal]) -> list[Configuration]:
             key = json.dumps([gpu, rest, stack], sort_keys=True)
             ways.setdefault(key, (gpu, rest, stack))
             runs.setdefault(key, {}).setdefault(shape_of(identity), []).append(run)
-    return [_configuration(*ways[key], by_shape) for key, by_shape in runs.items()]
+    return [
+        _configuration(*ways[key], by_shape, noise=noises.get(ways[key][0], ASSUMED))
+        for key, by_shape in runs.items()
+    ]
 
 
 def _runs(journal: Journal) -> Iterator[tuple[str, Identity, Mapping[str, str], Run]]:
@@ -75,7 +82,12 @@ def _runs(journal: Journal) -> Iterator[tuple[str, Identity, Mapping[str, str], 
 
 
 def _configuration(
-    gpu: str, rest: Identity, stack: Mapping[str, str], by_shape: Mapping[Shape, Sequence[Run]]
+    gpu: str,
+    rest: Identity,
+    stack: Mapping[str, str],
+    by_shape: Mapping[Shape, Sequence[Run]],
+    *,
+    noise: Noise,
 ) -> Configuration:
     runs = [run for each in by_shape.values() for run in each]
     metering = statistics.fmean(run.reading.uncertainty_joules / run.reading.joules for run in runs)
@@ -83,8 +95,8 @@ def _configuration(
         name=_name(rest, stack),
         gpu=gpu,
         model=rest["model"] if isinstance(rest["model"], str) else rest["model"]["name"],
-        bins=bins_of(by_shape),
-        shared_sd=math.hypot(metering, START_SD),
+        bins=bins_of(by_shape, noise=noise),
+        shared_sd=math.hypot(metering, noise.start.sd),
     )
 
 

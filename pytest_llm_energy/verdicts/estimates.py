@@ -7,18 +7,22 @@ from statistics import NormalDist
 from pytest_llm_energy.errors import MeasurementError
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.measured import Arm, Measured, Run
+from pytest_llm_energy.verdicts.noise import Component, Noise
 from pytest_llm_energy.verdicts.served_bins import bins_of, shape_of
-from pytest_llm_energy.verdicts.statistics import ALPHA, START_SD, Interval, Sample
+from pytest_llm_energy.verdicts.statistics import ALPHA, Interval, Sample
 from pytest_llm_energy.workloads.bins import Histogram
 from pytest_llm_energy.workloads.estimate import Estimate, estimate
 
 
-def effects(measured: Measured, alpha: float, *, control: str | None = None) -> Iterable[tuple[str, str, Interval]]:
+def effects(
+    measured: Measured, alpha: float, *, noise: Noise, control: str | None = None
+) -> Iterable[tuple[str, str, Interval]]:
     """Every other arm, the arm it is compared with, and the relative difference between the two.
 
     Args:
         measured: the arms.
         alpha: chance, per bound, that it excludes the truth.
+        noise: how levels scatter, as far as these do not tell.
         control: what they are compared with; None for their control.
 
     Raises:
@@ -34,7 +38,7 @@ def effects(measured: Measured, alpha: float, *, control: str | None = None) -> 
         pairs = [(r[arm.name], r[control]) for r in rounds]
         if not pairs:
             raise MeasurementError(f"{measured.key}: no round in which every arm has a valid run")
-        yield arm.name, control, paired(pairs, alpha=alpha)
+        yield arm.name, control, paired(pairs, noise=noise, alpha=alpha)
 
 
 def _joules_per_unit(run: Run) -> float:
@@ -45,7 +49,8 @@ def paired(
     pairs: Iterable[tuple[Run, Run]],
     of: Callable[[Run], float] = _joules_per_unit,
     *,
-    window_sd: float | None = None,
+    noise: Noise,
+    window: Component | None = None,
     alpha: float = ALPHA,
 ) -> Interval:
     """Relative difference over runs that were interleaved, of joules per unit or of another value.
@@ -53,14 +58,17 @@ def paired(
     Args:
         pairs: the two runs of each round.
         of: the value of a run.
-        window_sd: what is known of the spread of windows beside that of these (``statistics.ratio``).
+        noise: how levels scatter, as far as these do not tell.
+        window: how windows do, to be weighed in (``statistics.ratio``).
         alpha: chance, per bound, that it excludes the truth.
     """
     blocks: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for one, other in pairs:
         blocks.setdefault((one.start, other.start), []).append((of(one), of(other)))
     starts_differ = any(one != other for one, other in blocks)
-    return statistics.ratio(list(blocks.values()), starts_differ=starts_differ, window_sd=window_sd, alpha=alpha)
+    return statistics.ratio(
+        list(blocks.values()), starts_differ=starts_differ, noise=noise, window=window, alpha=alpha
+    )
 
 
 def growth(measured: Measured, field: str, *, below: float, alpha: float) -> Interval:
@@ -80,7 +88,7 @@ def growth(measured: Measured, field: str, *, below: float, alpha: float) -> Int
     return statistics.mean_interval(exponents, alpha=alpha)
 
 
-def excess(arm: Arm, joules_per_request: float, *, alpha: float = ALPHA) -> Interval:
+def excess(arm: Arm, joules_per_request: float, *, noise: Noise, alpha: float = ALPHA) -> Interval:
     """How far an arm lies above a figure in joules per request, relative to it.
 
     Metering is off by as much in every run, so runs without number do not take its uncertainty away.
@@ -90,11 +98,11 @@ def excess(arm: Arm, joules_per_request: float, *, alpha: float = ALPHA) -> Inte
         starts.setdefault(run.start, []).append(run.joules_per_request)
     metering = math.fsum(run.reading.uncertainty_joules / run.reading.joules for run in arm.runs) / len(arm.runs)
     sample = Sample(starts=tuple(map(tuple, starts.values())), relative_uncertainty=metering)
-    return statistics.above(sample, joules_per_request, alpha=alpha)
+    return statistics.above(sample, joules_per_request, noise=noise, alpha=alpha)
 
 
 def workload_effects(
-    measured: Measured, workload: Histogram, *, over: str, control: str, alpha: float = ALPHA
+    measured: Measured, workload: Histogram, *, over: str, control: str, noise: Noise, alpha: float = ALPHA
 ) -> dict[str, Interval]:
     """Relative difference of a workload's energy from that of the control, by way of serving.
 
@@ -103,6 +111,7 @@ def workload_effects(
         workload: how many requests of which lengths there are.
         over: the field of a scenario that tells the ways apart.
         control: its value in the way that the others are compared with.
+        noise: how levels scatter, as far as these do not tell.
         alpha: chance, per bound, that it excludes the truth.
 
     Raises:
@@ -117,13 +126,13 @@ def workload_effects(
             f"{measured.key}: this claim needs scenarios with {over} {control!r} and with another, "
             f"not {', '.join(ways)}"
         )
-    totals = {way: _total(workload, arms) for way, arms in ways.items()}
+    totals = {way: _total(workload, arms, noise) for way, arms in ways.items()}
     return {way: _ratio(total, totals[control], alpha) for way, total in totals.items() if way != control}
 
 
-def _total(workload: Histogram, arms: Iterable[Arm]) -> Estimate:
-    bins = bins_of({shape_of(arm.identity): arm.runs for arm in arms if arm.identity is not None})
-    return estimate(workload, bins, shared_sd=START_SD)
+def _total(workload: Histogram, arms: Iterable[Arm], noise: Noise) -> Estimate:
+    by_shape = {shape_of(arm.identity): arm.runs for arm in arms if arm.identity is not None}
+    return estimate(workload, bins_of(by_shape, noise=noise), shared_sd=noise.start.sd)
 
 
 def _ratio(one: Estimate, other: Estimate, alpha: float) -> Interval:

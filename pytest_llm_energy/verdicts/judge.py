@@ -9,15 +9,15 @@ import msgspec
 from pytest_llm_energy.errors import EnergyError, MeasurementError
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.serving.scenario import differences
-from pytest_llm_energy.verdicts import statistics
-from pytest_llm_energy.verdicts.baselines import Baseline, Published
+from pytest_llm_energy.verdicts.baselines import Baseline, Published, samples_of
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET, budget_of
 from pytest_llm_energy.verdicts.causes import Cause
 from pytest_llm_energy.verdicts.estimates import paired
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured
+from pytest_llm_energy.verdicts.noise import ASSUMED, UNMEASURED, Component, GpuBaselines, Noise
 from pytest_llm_energy.verdicts.phases import Phases, phases, series_of
-from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS, samples_of
+from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS
 from pytest_llm_energy.verdicts.records import Checked
 from pytest_llm_energy.verdicts.reference import (
     Reference,
@@ -45,6 +45,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
         against_says: what the other stack is, in words.
         baseline: blessed sessions of the finding on this GPU model, None where there are none.
         published: the paper's figures of the finding, None where it has none.
+        noise: how levels scatter on this GPU model.
         budget: overrides every other budget, None to leave them.
         default_budget: where neither test nor baseline have one.
     """
@@ -55,6 +56,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     against_says: str = "the other stack"
     baseline: Baseline | None = None
     published: Published | None = None
+    noise: Noise = ASSUMED
     budget: float | None = None
     default_budget: float = DEFAULT_BUDGET
 
@@ -74,7 +76,9 @@ def judge(check: Checked, measured: Measured, conditions: Conditions) -> list[Ro
         figure = published_figure(check, conditions.published)
         case = conditions.baseline.cases.get(check.key.case) if conditions.baseline else None
         absent = case.absent if case else {}
-        rows += judge_claim(check.claim, measured, figure, absent=absent, alpha=ALPHA / check.looks)
+        rows += judge_claim(
+            check.claim, measured, figure, absent=absent, noise=conditions.noise, alpha=ALPHA / check.looks
+        )
     return rows
 
 
@@ -86,8 +90,18 @@ def judge_recorded(
     published: Published | None,
     budget: float | None,
     default_budget: float = DEFAULT_BUDGET,
+    gpu_baselines: GpuBaselines = UNMEASURED,
 ) -> list[Row]:
     """Judge every check that a journal holds of a case.
+
+    Args:
+        journal: what was measured.
+        key: the case.
+        baseline: blessed sessions of its finding.
+        published: the paper's figures of that.
+        budget: overrides every other budget, None to leave them.
+        default_budget: where neither test nor baseline have one.
+        gpu_baselines: all blessed sessions of its GPU model, which tell how levels scatter.
 
     Raises:
         EnergyError: the case ended in an error when it was measured, or was cut.
@@ -106,13 +120,15 @@ def judge_recorded(
             if not arm.runs:
                 why = journal.why_invalid(check, arm.name)
                 raise MeasurementError(f"{key}: arm {arm.name!r} has no valid run: {why}")
+        opened = journal.opened_for(key)
         conditions = Conditions(
-            fingerprint=journal.opened_for(key).fingerprint,
+            fingerprint=opened.fingerprint,
             stack=journal.stack(measured),
             against=journal.stack(measured, side="against"),
-            against_says=journal.opened_for(key).against or "the other stack",
+            against_says=opened.against or "the other stack",
             baseline=baseline,
             published=published,
+            noise=gpu_baselines.noise(method=opened.method, simulated=opened.simulated, of=key),
             budget=budget,
             default_budget=default_budget,
         )
@@ -147,8 +163,8 @@ def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Condi
     alpha = ALPHA / check.looks
     if arm.against:
         # How windows of a GPU spread is known; those of a CPU spread as its other tenants have it.
-        window_sd = statistics.WINDOW_SD if judged else None
-        change: Change | None = _change_against(arm, conditions, window_sd=window_sd, alpha=alpha)
+        window = conditions.noise.window if judged else None
+        change: Change | None = _change_against(arm, conditions, window=window, alpha=alpha)
     else:
         reference = reference_of(arm, key, baseline, conditions.fingerprint)
         reason, note = reference.reason, reference.note
@@ -202,20 +218,22 @@ def decide(change: Interval, budget: float) -> tuple[LevelVerdict, LevelReason |
 def _change_since(arm: Arm, key: CaseKey, reference: Reference, conditions: Conditions, alpha: float) -> Change:
     """The level against blessed sessions, and where it is gated, how far it is from the first of all."""
     here = conditions.fingerprint
-    change = change_since(arm, key, reference.sessions, here=here, stack=conditions.stack, alpha=alpha)
+    noise = conditions.noise
+    change = change_since(arm, key, reference.sessions, here=here, stack=conditions.stack, noise=noise, alpha=alpha)
     if not gated(arm, key):
         return change
-    return msgspec.structs.replace(change, drift=drift_of(arm, key, reference, here, alpha=alpha))
+    return msgspec.structs.replace(change, drift=drift_of(arm, key, reference, here, noise=noise, alpha=alpha))
 
 
-def _change_against(arm: Arm, conditions: Conditions, *, window_sd: float | None, alpha: float) -> Change:
+def _change_against(arm: Arm, conditions: Conditions, *, window: Component | None, alpha: float) -> Change:
     """The level against the other stack, from runs that were interleaved on one board."""
     others = {run.round: run for run in arm.against}
     pairs = [(run, others[run.round]) for run in arm.runs if run.round in others]
     if not pairs:
         raise MeasurementError(f"arm {arm.name!r} has no round with a valid run on both stacks")
     joules, seconds, watts = (
-        paired(pairs, quantity.of_run, window_sd=window_sd, alpha=alpha) for quantity in (JOULES, SECONDS, WATTS)
+        paired(pairs, quantity.of_run, noise=conditions.noise, window=window, alpha=alpha)
+        for quantity in (JOULES, SECONDS, WATTS)
     )
     return Change(
         joules=joules,
@@ -237,7 +255,7 @@ def _phases(arm: Arm, change: Change, measured: Measured, conditions: Conditions
     now = {length: list(JOULES.by_start(other.runs).values()) for length, other in series.items()}
     if change.side_by_side:
         then = {length: list(JOULES.by_start(other.against).values()) for length, other in series.items()}
-        return phases(change.joules, now, then, (side, side))
+        return phases(change.joules, now, then, (side, side), noise=conditions.noise)
     case = measured.key.case
     compared = [
         reference_of(other, measured.key, conditions.baseline, conditions.fingerprint).sessions
@@ -253,4 +271,4 @@ def _phases(arm: Arm, change: Change, measured: Measured, conditions: Conditions
         return None
     reference = JOULES.then(sessions, case, arm.name, relative_uncertainty=metering)
     blessed = {length: JOULES.starts_then(sessions, case, other.name) for length, other in series.items()}
-    return phases(change.joules, now, blessed, (side, reference))
+    return phases(change.joules, now, blessed, (side, reference), noise=conditions.noise)

@@ -16,7 +16,8 @@ import msgspec
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.causes import tells_nothing
 from pytest_llm_energy.verdicts.measured import Arm
-from pytest_llm_energy.verdicts.statistics import START_SD, Interval, Sample
+from pytest_llm_energy.verdicts.noise import Noise
+from pytest_llm_energy.verdicts.statistics import Interval, Sample
 
 MOST_MISFIT = 0.05
 """Relative distance of a run from its line beyond which a request is not the sum of such parts. The growing
@@ -67,7 +68,12 @@ def series_of(arm: Arm, arms: Sequence[Arm]) -> dict[int, Arm]:
 
 
 def phases(
-    change: Interval, now: Mapping[int, RunsByStart], then: Mapping[int, RunsByStart], sides: tuple[Sample, Sample]
+    change: Interval,
+    now: Mapping[int, RunsByStart],
+    then: Mapping[int, RunsByStart],
+    sides: tuple[Sample, Sample],
+    *,
+    noise: Noise,
 ) -> Phases | None:
     """Where a level's change lies; None where the runs cannot tell a part with all of it from one with none.
 
@@ -76,6 +82,7 @@ def phases(
         now: runs by output length, of engine starts and rounds in the same order at every length.
         then: the same of the reference.
         sides: the level now and its reference, for all else that the intervals depend on.
+        noise: how levels scatter, as far as these do not tell.
     """
     if now.keys() == {1}:
         return Phases(prefill=change, decode=None, lengths=1)
@@ -84,8 +91,8 @@ def phases(
     lines = (_lines(now), _lines(then))
     if not all(lines) or any(line.misfit > MOST_MISFIT for side in lines for start in side for line in start):
         return None
-    samples = [_samples(side, of) for side, of in zip(lines, sides, strict=True)]
-    prefill, decode = (statistics.change(one, other) for one, other in zip(*samples, strict=True))
+    samples = [_samples(side, of, noise) for side, of in zip(lines, sides, strict=True)]
+    prefill, decode = (statistics.change(one, other, noise=noise) for one, other in zip(*samples, strict=True))
     if tells_nothing(prefill, change.value) or tells_nothing(decode, change.value):
         return None
     return Phases(prefill=prefill, decode=decode, lengths=len(now))
@@ -126,12 +133,12 @@ def _line(lengths: Sequence[int], joules_per_token: Sequence[float]) -> _Line:
     )
 
 
-def _samples(starts: Sequence[Sequence[_Line]], side: Sample) -> tuple[Sample, Sample]:
+def _samples(starts: Sequence[Sequence[_Line]], side: Sample, noise: Noise) -> tuple[Sample, Sample]:
     """Prefill and decode of one side as levels of their own."""
     lines = [line for start in starts for line in start]
     rounds = len(lines) / len(starts)
     # What an engine start does to one length alone does not average over the runs of that start.
-    of_run = math.hypot(side.relative_uncertainty, START_SD * math.sqrt(rounds))
+    of_run = math.hypot(side.relative_uncertainty, noise.start.sd * math.sqrt(rounds))
     return (
         msgspec.structs.replace(
             side,

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_llm_energy.verdicts.baselines import Samples, Session
+from pytest_llm_energy.verdicts.baselines import Samples, Session, samples_of
 from pytest_llm_energy.verdicts.measured import Arm, Run
 from pytest_llm_energy.verdicts.statistics import Sample
 
@@ -75,11 +75,6 @@ class Quantity:
             level = math.exp(statistics.fmean(map(statistics.fmean, starts)))
             levels.setdefault(session.fingerprint.boards, []).append(level)
         return tuple(map(tuple, levels.values()))
-
-
-def samples_of(session: Session, case: str, arm: str) -> list[Samples]:
-    """Samples of an arm of a case, one per engine start of a session that has any."""
-    return [start[case][arm] for start in session.starts if arm in start.get(case, {})]
 
 
 def _watts(samples: Samples) -> tuple[float, ...]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.serving.scenario import Identity, differences
 from pytest_llm_energy.verdicts import statistics
-from pytest_llm_energy.verdicts.baselines import Baseline, Session
+from pytest_llm_energy.verdicts.baselines import Baseline, Session, samples_of, since_moved
 from pytest_llm_energy.verdicts.causes import Cause
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey
-from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS, Quantity, samples_of
+from pytest_llm_energy.verdicts.noise import Noise
+from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS, Quantity
 from pytest_llm_energy.verdicts.rows import Change, Drift, LevelReason
 from pytest_llm_energy.verdicts.statistics import ALPHA, Interval
 
@@ -67,7 +68,7 @@ def reference_of(arm: Arm, key: CaseKey, baseline: Baseline | None, here: Finger
             f"the baseline was metered by {then}, and this by {', '.join(sorted(methods))}: choose --energy-meter"
         )
         return Reference(reason="method-differs", note=says)
-    since = _since_moved(alike, key.case, arm.name)
+    since = since_moved(alike, key.case, arm.name)
     own = _on(here.boards, alike)
     return Reference(sessions=_on(here.boards, since) or since, first=[alike[0], *own[:1]])
 
@@ -79,12 +80,13 @@ def change_since(
     *,
     here: Fingerprint,
     stack: Mapping[str, str],
+    noise: Noise,
     alpha: float = ALPHA,
 ) -> Change:
     """A level against blessed sessions, of which there is at least one."""
-    joules, reference_joules = _against(arm, key, sessions, here, alpha=alpha)
-    seconds, _ = _against(arm, key, sessions, here, of=SECONDS, alpha=alpha)
-    watts, _ = _against(arm, key, sessions, here, of=WATTS, alpha=alpha)
+    joules, reference_joules = _against(arm, key, sessions, here, noise=noise, alpha=alpha)
+    seconds, _ = _against(arm, key, sessions, here, of=SECONDS, noise=noise, alpha=alpha)
+    watts, _ = _against(arm, key, sessions, here, of=WATTS, noise=noise, alpha=alpha)
     first = sessions[0]
     boards = _boards(sessions)
     other_board = boards != set(here.boards)
@@ -113,7 +115,7 @@ def _changed_since(session: Session, here: Fingerprint, stack: Mapping[str, str]
 
 
 def drift_of(
-    arm: Arm, key: CaseKey, reference: Reference, here: Fingerprint, *, alpha: float = ALPHA
+    arm: Arm, key: CaseKey, reference: Reference, here: Fingerprint, *, noise: Noise, alpha: float = ALPHA
 ) -> Drift | None:
     """How far a level is from the first blessed session, beyond doubt; None where that shows nothing more.
 
@@ -123,7 +125,7 @@ def drift_of(
     for first in reference.first:
         if list(reference.sessions) == [first]:
             continue
-        joules, _ = _against(arm, key, [first], here, scatter_of=reference.sessions, alpha=alpha)
+        joules, _ = _against(arm, key, [first], here, scatter_of=reference.sessions, noise=noise, alpha=alpha)
         if joules.low > 0 or joules.high < 0:
             return Drift(joules=joules, since=first.when)
     return None
@@ -137,6 +139,7 @@ def _against(
     *,
     of: Quantity = JOULES,
     scatter_of: Sequence[Session] = (),
+    noise: Noise,
     alpha: float,
 ) -> tuple[Interval, float]:
     """Relative change of a level since blessed sessions, and what it was then.
@@ -148,19 +151,14 @@ def _against(
         here: what the level was measured on.
         of: what changes: joules, or the time and power that they come from.
         scatter_of: sessions that tell how much such levels scatter, if not those.
+        noise: what else is known of how levels scatter.
         alpha: chance, per bound, that it excludes the truth.
     """
     # Metered by the same method (reference_of sees to that), the same arm is known equally well on both sides.
     metering = 0.0 if of is SECONDS else relative_uncertainty(arm)
     reference = of.then(sessions, key.case, arm.name, relative_uncertainty=metering, scatter_of=scatter_of)
     now = of.now(arm, boards=here.boards, relative_uncertainty=metering)
-    return statistics.change(now, reference, alpha=alpha), math.exp(reference.log_mean())
-
-
-def _since_moved(sessions: list[Session], case: str, arm: str) -> list[Session]:
-    """From the last session on that moved the level: what was before is no longer meant."""
-    moved = [number for number, session in enumerate(sessions) if arm in session.moved.get(case, ())]
-    return sessions[moved[-1] :] if moved else sessions
+    return statistics.change(now, reference, noise=noise, alpha=alpha), math.exp(reference.log_mean())
 
 
 def _on(boards: Sequence[str], sessions: Sequence[Session]) -> list[Session]:

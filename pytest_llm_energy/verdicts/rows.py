@@ -189,6 +189,11 @@ def decided(rows: Sequence[Row]) -> bool:
     return any(row.verdict in DECIDED for row in rows)
 
 
+def levels_judged(rows: Sequence[Row]) -> bool:
+    """Whether a level among the rows was judged against a reference, and not only shown."""
+    return any(isinstance(row, LevelRow) and row.change is not None and row.verdict != "shown" for row in rows)
+
+
 def failing(rows: Sequence[Row], gate: Gate) -> list[Row]:
     """The rows that fail the test, worst first."""
     return by_severity(row for row in rows if row.verdict in FAILING[gate])

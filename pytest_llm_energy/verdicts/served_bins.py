@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 
 from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.verdicts.measured import Run
-from pytest_llm_energy.verdicts.statistics import WINDOW_SD
+from pytest_llm_energy.verdicts.noise import Noise
+from pytest_llm_energy.verdicts.scatter import within
 from pytest_llm_energy.workloads.estimate import MeasuredBin
 
 Shape = tuple[int, int, int]
 """Input tokens, output tokens, batch size."""
 
 
-def bins_of(by_shape: Mapping[Shape, Sequence[Run]]) -> tuple[MeasuredBin, ...]:
-    """Energies of bins from runs by shape; how windows scatter is pooled over the shapes."""
+def bins_of(by_shape: Mapping[Shape, Sequence[Run]], *, noise: Noise) -> tuple[MeasuredBin, ...]:
+    """Energies of bins from runs by shape; how windows scatter is pooled over the shapes, where they tell."""
     logs = {shape: [math.log(run.joules_per_request) for run in runs] for shape, runs in by_shape.items()}
-    freedom = sum(len(each) - 1 for each in logs.values())
-    squares = sum((x - statistics.fmean(each)) ** 2 for each in logs.values() for x in each)
-    window_sd = math.sqrt(squares / freedom) if freedom else WINDOW_SD
+    seen = within(logs.values())
+    window_sd = math.sqrt(seen.variance) if seen.freedom else noise.window.sd
     return tuple(
         MeasuredBin(
             input_tokens=shape[0],

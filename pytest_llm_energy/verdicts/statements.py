@@ -8,6 +8,7 @@ from pytest_llm_energy.errors import MeasurementError
 from pytest_llm_energy.verdicts.baselines import Absent, Figure, Published
 from pytest_llm_energy.verdicts.claims import Claim, Statement
 from pytest_llm_energy.verdicts.measured import CaseKey, Measured
+from pytest_llm_energy.verdicts.noise import ASSUMED, Noise
 from pytest_llm_energy.verdicts.records import Checked
 from pytest_llm_energy.verdicts.rows import ClaimReason, ClaimRow, ClaimVerdict
 from pytest_llm_energy.verdicts.statistics import ALPHA
@@ -36,6 +37,7 @@ def judge_claim(
     figure: Figure | None,
     *,
     absent: Mapping[str, Absent] = {},
+    noise: Noise = ASSUMED,
     alpha: float = ALPHA,
 ) -> list[ClaimRow]:
     """One row per statement of the claim.
@@ -45,9 +47,11 @@ def judge_claim(
         measured: what it is about.
         figure: what was published, None where nothing was.
         absent: statements that are known not to hold here.
+        noise: how levels scatter on this GPU model.
         alpha: chance, per bound, that it excludes the truth.
     """
-    rows = [_judge_statement(s, measured.key, figure) for s in claim.statements(measured, alpha=alpha)]
+    found = claim.statements(measured, noise=noise, alpha=alpha)
+    rows = [_judge_statement(statement, measured.key, figure) for statement in found]
     return [_known_absent(row, absent[row.says]) if row.says in absent else row for row in rows]
 
 

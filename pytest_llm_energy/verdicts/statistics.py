@@ -6,33 +6,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from pytest_llm_energy.verdicts.noise import Component, Noise
+from pytest_llm_energy.verdicts.scatter import Spread, weighed, within
+
 ALPHA = 0.01
 """Chance, per bound, that a bound excludes the truth; intervals therefore hold 98 % of the time."""
-
-WINDOW_SD = 0.0034
-"""Between windows of an engine start, where little is known of an arm: amid 33 scenarios and stacks on H200s, whose
-windows of 2.5 s and more spread by 0.12-2.2 % (2026-11-21, vLLM 0.20.2 and 0.25.1, transformers 5.17)."""
-
-WINDOW_FREEDOM = 1.5
-"""How many degrees of freedom that is worth, against what an arm's own windows show: a scaled F distribution fitted
-to those 33 variances has 1.6. Few, since arms differ that much."""
-
-START_SD = 0.002
-"""Between engine starts on one board: starts' means had an sd of 0.11-0.22 % on an H200."""
-
-SESSION_SD = 0.0065
-"""Between sessions on one board, where a baseline has one session alone: 0.65 % over four loads of Llama-3.1-8B in
-three sessions within a quarter of an hour on one H200 (2026-11-21, vLLM 0.25.1)."""
-
-SESSION_FREEDOM = 10.0
-"""How many sessions' worth of evidence that is, against what those of a baseline show themselves."""
-
-BOARD_SD = 0.04
-"""Between boards of one model, where nothing else is known of a level: Llama-3.1-8B on two H200s differed by 8.4 %
-at batch 1, and by 0.9 % at batch 128, where the power limit levels them (2026-11-21, vLLM 0.25.1)."""
-
-BOARD_FREEDOM = 5.0
-"""How many boards' worth of evidence that is, against what the sessions of a baseline show themselves."""
 
 KNOWN = math.inf
 """Degrees of freedom of a variance that is given, not estimated."""
@@ -86,7 +64,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         return statistics.fmean(statistics.fmean(map(math.log, start)) for start in self.starts)
 
 
-def change(now: Sample, reference: Sample, *, alpha: float = ALPHA) -> Interval:
+def change(now: Sample, reference: Sample, *, noise: Noise, alpha: float = ALPHA) -> Interval:
     """Relative change of the level from the reference to now.
 
     The variance has a part per run and per start on either side, and one per session and board where the two
@@ -95,33 +73,30 @@ def change(now: Sample, reference: Sample, *, alpha: float = ALPHA) -> Interval:
     Args:
         now: what was measured.
         reference: what it is compared with.
+        noise: how levels scatter, as far as these do not tell.
         alpha: chance, per bound, that it excludes the truth.
     """
-    parts = [*_side(now), *_side(reference), _between_sessions(reference)]
+    session = _between_sessions(reference, noise.session)
+    parts = [*_side(now, noise), *_side(reference, noise)]
+    parts.append((session.variance * (1 + 1 / reference.sessions), session.freedom))
     if now.boards != reference.boards:
-        variance, freedom = _between_boards(reference)
-        parts.append((variance * (1 + 1 / max(1, len(reference.by_board))), freedom))
+        board = _between_boards(reference, noise.board)
+        parts.append((board.variance * (1 + 1 / max(1, len(reference.by_board))), board.freedom))
     return _relative(now.log_mean() - reference.log_mean(), parts, alpha)
 
 
-def _between_sessions(reference: Sample) -> tuple[float, float]:
-    """Variance between this session and the reference's, from what those show and what is known of others."""
-    logs = [[math.log(level) for level in levels] for levels in reference.by_board]
-    seen = sum(len(levels) - 1 for levels in logs)
-    squares = sum((x - statistics.fmean(levels)) ** 2 for levels in logs for x in levels)
-    variance = (SESSION_FREEDOM * SESSION_SD**2 + squares) / (SESSION_FREEDOM + seen)
-    return variance * (1 + 1 / reference.sessions), SESSION_FREEDOM + seen
+def _between_sessions(reference: Sample, others: Component) -> Spread:
+    """Variance between sessions: from those of the reference, and what other levels show."""
+    return weighed(others.spread, within([math.log(level) for level in levels] for levels in reference.by_board))
 
 
-def _between_boards(reference: Sample) -> tuple[float, float]:
-    """Variance between boards, and its degrees of freedom: from those of the reference and all others known."""
-    logs = [statistics.fmean(map(math.log, levels)) for levels in reference.by_board]
-    seen = len(logs) - 1 if len(logs) > 1 else 0
-    squares = statistics.variance(logs) * seen if seen else 0.0
-    return (BOARD_FREEDOM * BOARD_SD**2 + squares) / (BOARD_FREEDOM + seen), BOARD_FREEDOM + seen
+def _between_boards(reference: Sample, others: Component) -> Spread:
+    """Variance between boards: from those of the reference, and what other levels show."""
+    means = [statistics.fmean(map(math.log, levels)) for levels in reference.by_board]
+    return weighed(others.spread, within([means]))
 
 
-def above(now: Sample, figure: float, *, alpha: float = ALPHA) -> Interval:
+def above(now: Sample, figure: float, *, noise: Noise, alpha: float = ALPHA) -> Interval:
     """How far a level lies above a figure that is known exactly, relative to it.
 
     What metering is off by is the same in all its runs, so it stands beside what more runs would lessen.
@@ -129,9 +104,10 @@ def above(now: Sample, figure: float, *, alpha: float = ALPHA) -> Interval:
     Args:
         now: what was measured.
         figure: in the same unit.
+        noise: how levels scatter, as far as it does not tell.
         alpha: chance, per bound, that it excludes the truth.
     """
-    parts = [*_side(now), (now.relative_uncertainty**2, KNOWN)]
+    parts = [*_side(now, noise), (now.relative_uncertainty**2, KNOWN)]
     return _relative(now.log_mean() - math.log(figure), parts, alpha)
 
 
@@ -139,7 +115,8 @@ def ratio(
     blocks: Sequence[Sequence[tuple[float, float]]],
     *,
     starts_differ: bool,
-    window_sd: float | None = None,
+    noise: Noise,
+    window: Component | None = None,
     alpha: float = ALPHA,
 ) -> Interval:
     """Relative difference of the first from the second over interleaved pairs: a t interval on log ratios.
@@ -147,43 +124,47 @@ def ratio(
     Args:
         blocks: levels of the two arms, a pair per round; pairs of one block share their engine starts.
         starts_differ: whether the arms ran on engine starts of their own.
-        window_sd: relative standard deviation of one window as other arms have it, which counts as
-            ``WINDOW_FREEDOM`` degrees of freedom beside what the pairs show; None to go by the pairs alone.
+        noise: how levels scatter, as far as these do not tell.
+        window: how one window does as other arms have it, to be weighed in; None to go by the pairs alone.
         alpha: chance, per bound, that it excludes the truth.
     """
     logs = [[math.log(a / b) for a, b in block] for block in blocks if block]
     means = [statistics.fmean(block) for block in logs]
-    parts = [_within(logs, 2 * window_sd**2 if window_sd is not None else None)]
+    parts = [_within(logs, window)]
     if starts_differ:
-        parts.append(_between_starts(means, 2 * START_SD**2, within=parts[0]))
+        parts.append(_between_starts(means, noise.start, windows=parts[0]))
     return _relative(statistics.fmean(means), parts, alpha)
 
 
-def _within(logs: Sequence[Sequence[float]], elsewhere: float | None) -> tuple[float, float]:
-    """Variance of a mean of blocks' means that comes from within blocks, and its degrees of freedom.
+def _within(logs: Sequence[Sequence[float]], window: Component | None) -> Spread:
+    """Variance of a mean of blocks' means that comes from within blocks.
 
-    Where the variance of one pair elsewhere is given, the two are weighed by their degrees of freedom: three pairs
-    alone have two, and an interval of theirs is seven standard errors wide to either side.
+    Where that of a window elsewhere is given, the two are weighed by their degrees of freedom: three pairs alone
+    have two, and an interval of theirs is seven standard errors wide to either side.
     """
-    freedom: float = sum(map(len, logs)) - len(logs)
-    if not freedom:  # one value a block: what is within cannot be told from what is between
+    seen = within(logs)
+    if not seen.freedom:  # one value a block: what is within cannot be told from what is between
         means = [block[0] for block in logs]
-        return _variance_of_mean(means), len(means) - 1
-    spread = sum((x - statistics.fmean(block)) ** 2 for block in logs for x in block)
-    if elsewhere is not None:
-        spread += WINDOW_FREEDOM * elsewhere
-        freedom += WINDOW_FREEDOM
-    return spread / freedom * sum(1 / len(block) for block in logs) / len(logs) ** 2, freedom
+        return Spread(_variance_of_mean(means), len(means) - 1)
+    if window is not None:
+        seen = weighed(_of_pair(window), seen)
+    return Spread(seen.variance * sum(1 / len(block) for block in logs) / len(logs) ** 2, seen.freedom)
 
 
-def _between_starts(means: Sequence[float], known: float, *, within: tuple[float, float]) -> tuple[float, float]:
+def _between_starts(means: Sequence[float], start: Component, *, windows: Spread) -> Spread:
     """Variance of their mean that comes from starts: what is known, or what is seen where that is plainly more."""
+    known = _of_pair(start)
     freedom = len(means) - 1
     if freedom:
-        expected = known + within[0] * len(means)
+        expected = known.variance + windows.variance * len(means)
         if statistics.variance(means) > expected * _chi_squared_quantile(1 - ALPHA, freedom) / freedom:
-            return statistics.variance(means) / len(means), freedom
-    return known / len(means), KNOWN
+            return Spread(statistics.variance(means) / len(means), freedom)
+    return Spread(known.variance / len(means), known.freedom)
+
+
+def _of_pair(component: Component) -> Spread:
+    """Of the difference between two."""
+    return Spread(2 * component.spread.variance, component.freedom)
 
 
 def mean_interval(values: Sequence[float], *, alpha: float = ALPHA) -> Interval:
@@ -212,15 +193,15 @@ def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
     return statistics.linear_regression([math.log(x) for x in xs], [math.log(y) for y in ys]).slope
 
 
-def _side(sample: Sample) -> list[tuple[float, float]]:
+def _side(sample: Sample, noise: Noise) -> list[tuple[float, float]]:
     logs = [[math.log(value) for value in start] for start in sample.starts]
-    spread = sum((x - statistics.fmean(start)) ** 2 for start in logs for x in start)
-    freedom = sample.runs - len(logs)
-    pooled = spread / freedom if freedom else math.inf
+    seen = within(logs)
     floor = sample.relative_uncertainty**2
-    window = (floor, KNOWN) if pooled <= floor else (pooled, float(freedom))
+    pooled = seen.variance if seen.freedom else math.inf
+    window = Spread(floor, KNOWN) if pooled <= floor else Spread(pooled, seen.freedom)
     share = sum(1 / len(start) for start in logs) / len(logs) ** 2  # of a mean of the starts' means
-    return [(window[0] * share, window[1]), (START_SD**2 / len(logs), KNOWN)]
+    start = noise.start.spread
+    return [(window.variance * share, window.freedom), (start.variance / len(logs), start.freedom)]
 
 
 def _variance_of_mean(values: Sequence[float]) -> float:

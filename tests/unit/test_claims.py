@@ -8,6 +8,7 @@ from pytest_llm_energy.errors import MeasurementError, UsageError
 from pytest_llm_energy.verdicts.claims import Claim
 from pytest_llm_energy.verdicts.estimates import excess
 from pytest_llm_energy.verdicts.measured import Measured
+from pytest_llm_energy.verdicts.noise import ASSUMED
 from pytest_llm_energy.workloads.bins import PAPER, Histogram
 from tests.unit.measurements import KEY, PLAIN, arm, compared, grown
 
@@ -163,8 +164,8 @@ def test_what_lies_within_the_noise_or_the_meters_uncertainty_of_a_figure_is_ope
             for run in steady.runs
         ),
     )
-    assert excess(steady, 60.0).low > 0.05
-    assert excess(roughly, 60.0).low < 0 < excess(roughly, 60.0).high
+    assert excess(steady, 60.0, noise=ASSUMED).low > 0.05
+    assert excess(roughly, 60.0, noise=ASSUMED).low < 0 < excess(roughly, 60.0, noise=ASSUMED).high
 
 
 def test_one_run_says_nothing_about_a_figure() -> None:

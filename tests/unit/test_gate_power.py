@@ -9,9 +9,10 @@ import pytest
 
 from benchmarks.gate_power import REFERENCES, Reference, draw, known_spread_power, outcome, shifted
 from benchmarks.power_report import OURS
-from benchmarks.recorded_noise import Level, Noise, noise_of, recorded
+from benchmarks.recorded_noise import Level, Recorded, noise_of, recorded
 from benchmarks.time_to_verdict import fewest, power_of
 from pytest_llm_energy.verdicts import statistics
+from pytest_llm_energy.verdicts.noise import ASSUMED
 
 AGAINST, SAME_BOARD, OTHER_BOARD, _ = REFERENCES
 
@@ -32,11 +33,11 @@ def level(*logs: float, board: str = "b", session: str = "s", start: str = "1") 
     )
 
 
-def noise(*, window_sd: float, board_sd: float = 0.01, start_sd: float = 0.002) -> Noise:
+def noise(*, window_sd: float, board_sd: float = 0.01, start_sd: float = 0.002) -> Recorded:
     half = window_sd / math.sqrt(2)
     work = noise_of([[level(-half, half)]]).works[0]
     works = (msgspec.structs.replace(work, board_sd=board_sd),)
-    return Noise(works=works, start_sd=start_sd, session_sd=0.0065, says=())
+    return Recorded(works=works, start_sd=start_sd, session_sd=0.0065, says=())
 
 
 def test_windows_starts_sessions_and_boards_are_told_apart() -> None:
@@ -62,9 +63,9 @@ def test_windows_starts_sessions_and_boards_are_told_apart() -> None:
 
 def test_what_no_journal_tells_is_assumed_and_said() -> None:
     found = noise_of([[level(0.0, 0.01, -0.01)]])
-    assert (found.start_sd, found.session_sd) == (statistics.START_SD, statistics.SESSION_SD)
-    assert found.works[0].board_sd == statistics.BOARD_SD
-    assert "START_SD (0.20%) is assumed" in " ".join(found.says)
+    assert (found.start_sd, found.session_sd) == (ASSUMED.start.sd, ASSUMED.session.sd)
+    assert found.works[0].board_sd == ASSUMED.board.sd
+    assert "none recorded twice; 0.20% is assumed" in " ".join(found.says)
 
 
 def test_the_committed_journals_tell_the_noise_of_every_work() -> None:
@@ -79,8 +80,8 @@ def test_a_shifted_interval_is_the_interval_of_dearer_runs() -> None:
     now = (1.002, 1.004, 0.997)
     pairs = list(zip(now, then, strict=True))
     dearer = [(joules * 1.05, other) for joules, other in pairs]
-    plain = statistics.ratio([pairs], starts_differ=True, window_sd=0.003)
-    anew = statistics.ratio([dearer], starts_differ=True, window_sd=0.003)
+    plain = statistics.ratio([pairs], starts_differ=True, noise=ASSUMED, window=ASSUMED.window)
+    anew = statistics.ratio([dearer], starts_differ=True, noise=ASSUMED, window=ASSUMED.window)
     moved = shifted(plain, 0.05)
     assert (moved.low, moved.value, moved.high) == pytest.approx((anew.low, anew.value, anew.high))
 
@@ -99,7 +100,7 @@ def test_boards_shift_all_cases_of_a_suite_alike_and_another_stack_on_the_board_
 def test_verdicts_are_sure_where_noise_is_small() -> None:
     small = noise(window_sd=0.001, board_sd=0.001)
     drawn = draw(AGAINST, small, 4, 6, np.random.default_rng(3))
-    found = outcome(AGAINST, drawn, small, looks=(3, 6))
+    found = outcome(AGAINST, drawn, small, ASSUMED, looks=(3, 6))
     assert found.rules[OURS].suites_alarmed == 0
     assert found.rules[OURS].called[0] == 0
     assert found.rules[OURS].called[-1] == 1

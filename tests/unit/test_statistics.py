@@ -4,6 +4,7 @@ import random
 import pytest
 
 from pytest_llm_energy.verdicts import statistics
+from pytest_llm_energy.verdicts.noise import ASSUMED
 from pytest_llm_energy.verdicts.statistics import ALPHA, Sample
 
 
@@ -12,24 +13,24 @@ def sample(*starts: tuple[float, ...], boards: str = "one", sessions: int = 1) -
 
 
 def test_a_ratio_of_pairs_is_exact_without_noise() -> None:
-    interval = statistics.ratio([[(1.2, 1.0)] * 3], starts_differ=False)
+    interval = statistics.ratio([[(1.2, 1.0)] * 3], starts_differ=False, noise=ASSUMED)
     assert interval.value == pytest.approx(0.2)
     assert interval.half_width == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_single_pair_bounds_nothing() -> None:
-    interval = statistics.ratio([[(1.2, 1.0)]], starts_differ=True)
+    interval = statistics.ratio([[(1.2, 1.0)]], starts_differ=True, noise=ASSUMED)
     assert interval.low == -1.0
     assert interval.high == math.inf
 
 
 def test_a_change_is_as_sure_as_sessions_and_boards_allow() -> None:
     now = sample((1.0, 1.001, 0.999))
-    same_board = statistics.change(now, sample((1.0, 1.001, 0.999)))
-    other_board = statistics.change(now, sample((1.0, 1.001, 0.999), boards="two"))
-    more_sessions = statistics.change(now, sample((1.0, 1.001, 0.999), (1.0, 1.0, 1.0), sessions=2))
+    same_board = statistics.change(now, sample((1.0, 1.001, 0.999)), noise=ASSUMED)
+    other_board = statistics.change(now, sample((1.0, 1.001, 0.999), boards="two"), noise=ASSUMED)
+    more_sessions = statistics.change(now, sample((1.0, 1.001, 0.999), (1.0, 1.0, 1.0), sessions=2), noise=ASSUMED)
     assert more_sessions.half_width < same_board.half_width < other_board.half_width
-    assert other_board.half_width > statistics.BOARD_SD
+    assert other_board.half_width > ASSUMED.board.sd
 
 
 @pytest.mark.parametrize("pairs", [3, 5, 8])
@@ -38,7 +39,9 @@ def test_bounds_of_a_ratio_are_wrong_as_often_as_they_say(pairs: int) -> None:
     trials, low_wrong, high_wrong = 4000, 0, 0
     for _ in range(trials):
         interval = statistics.ratio(
-            [[(1.1 * math.exp(generator.gauss(0, 0.02)), 1.0) for _ in range(pairs)]], starts_differ=False
+            [[(1.1 * math.exp(generator.gauss(0, 0.02)), 1.0) for _ in range(pairs)]],
+            starts_differ=False,
+            noise=ASSUMED,
         )
         low_wrong += interval.low > 0.1
         high_wrong += interval.high < 0.1
@@ -53,26 +56,28 @@ def test_what_other_arms_show_narrows_a_ratio_and_keeps_its_bounds_honest(pairs:
     trials, wrong, alone, weighed = 4000, 0, 0.0, 0.0
     for _ in range(trials):
         # Arms differ in how their windows spread, as much as so few degrees of freedom say.
-        evidence = generator.gammavariate(statistics.WINDOW_FREEDOM / 2, 2) / statistics.WINDOW_FREEDOM
-        window_sd = statistics.WINDOW_SD / math.sqrt(evidence)
+        evidence = generator.gammavariate(ASSUMED.window.freedom / 2, 2) / ASSUMED.window.freedom
+        window_sd = ASSUMED.window.sd / math.sqrt(evidence)
         if window_sd > 0.1:
             continue
         block = [
             (math.exp(generator.gauss(0, window_sd)), math.exp(generator.gauss(0, window_sd))) for _ in range(pairs)
         ]
-        interval = statistics.ratio([block], starts_differ=False, window_sd=statistics.WINDOW_SD)
+        interval = statistics.ratio([block], starts_differ=False, noise=ASSUMED, window=ASSUMED.window)
         wrong += not interval.low <= 0 <= interval.high
         weighed += math.log1p(interval.half_width)
-        alone += math.log1p(statistics.ratio([block], starts_differ=False).half_width)
+        alone += math.log1p(statistics.ratio([block], starts_differ=False, noise=ASSUMED).half_width)
     assert wrong / trials == pytest.approx(2 * ALPHA, abs=4 * math.sqrt(2 * ALPHA / trials))
     assert weighed < alone
 
 
 def test_a_single_pair_bounds_nothing_whatever_other_arms_show() -> None:
-    assert statistics.ratio([[(1.2, 1.0)]], starts_differ=True, window_sd=0.003).high == math.inf
+    assert (
+        statistics.ratio([[(1.2, 1.0)]], starts_differ=True, noise=ASSUMED, window=ASSUMED.window).high == math.inf
+    )
 
 
-@pytest.mark.parametrize("start_sd", [0.0, statistics.START_SD, 10 * statistics.START_SD])
+@pytest.mark.parametrize("start_sd", [0.0, ASSUMED.start.sd, 10 * ASSUMED.start.sd])
 def test_bounds_over_starts_hold_for_starts_as_they_are_known_and_widen_where_they_scatter_more(
     start_sd: float,
 ) -> None:
@@ -83,10 +88,10 @@ def test_bounds_over_starts_hold_for_starts_as_they_are_known_and_widen_where_th
         for _ in range(3):
             level = generator.gauss(0, start_sd) + generator.gauss(0, start_sd)
             blocks.append([(math.exp(level + generator.gauss(0, 0.004)), 1.0) for _ in range(4)])
-        interval = statistics.ratio(blocks, starts_differ=True)
+        interval = statistics.ratio(blocks, starts_differ=True, noise=ASSUMED)
         wrong += interval.low > 0
         widths.append(interval.half_width)
-    if start_sd <= statistics.START_SD:
+    if start_sd <= ASSUMED.start.sd:
         assert wrong / trials <= ALPHA + 4 * math.sqrt(ALPHA / trials)
         assert sum(widths) / trials < 0.0075  # a change of 1 % is seen
     else:
@@ -100,17 +105,17 @@ def test_bounds_of_a_change_hold_under_start_session_and_board_noise() -> None:
     for _ in range(trials):
         sides = []
         # How much boards differ is itself known from so many only.
-        evidence = generator.gammavariate(statistics.BOARD_FREEDOM / 2, 2) / statistics.BOARD_FREEDOM
-        board_sd = statistics.BOARD_SD / math.sqrt(evidence)
+        evidence = generator.gammavariate(ASSUMED.board.freedom / 2, 2) / ASSUMED.board.freedom
+        board_sd = ASSUMED.board.sd / math.sqrt(evidence)
         for board in "one", "two":
             level = math.exp(
                 generator.gauss(0, board_sd)
-                + generator.gauss(0, statistics.SESSION_SD)
-                + generator.gauss(0, statistics.START_SD)
+                + generator.gauss(0, ASSUMED.session.sd)
+                + generator.gauss(0, ASSUMED.start.sd)
             )
             runs = tuple(level * math.exp(generator.gauss(0, 0.004)) for _ in range(3))
             sides.append(sample(runs, boards=board))
-        interval = statistics.change(sides[0], sides[1])
+        interval = statistics.change(sides[0], sides[1], noise=ASSUMED)
         wrong += not interval.low <= 0 <= interval.high
     assert wrong / trials == pytest.approx(2 * ALPHA, abs=4 * math.sqrt(2 * ALPHA / trials))
 
@@ -127,7 +132,7 @@ def test_boards_of_a_baseline_tell_how_much_boards_differ() -> None:
             boards=frozenset(f"board {number}" for number in range(len(levels))),
             by_board=tuple((level,) for level in levels),
         )
-        return statistics.change(now, reference).half_width
+        return statistics.change(now, reference, noise=ASSUMED).half_width
 
     assert seen_with(*[1.0] * 6) < seen_with(1.0) < seen_with(1.0, 1.3)
 
@@ -135,8 +140,10 @@ def test_boards_of_a_baseline_tell_how_much_boards_differ() -> None:
 def test_starts_of_unequal_length_weigh_alike() -> None:
     noisy = (0.98, 1.02, 0.99, 1.01, 0.98, 1.02, 0.99, 1.01, 1.0)
     reference = sample((1.0, 1.001, 0.999))
-    unequal = statistics.change(sample((1.0,), noisy), reference)
-    equal = statistics.change(sample((0.98, 1.02, 0.99, 1.01, 1.0), (0.98, 1.02, 0.99, 1.01, 1.0)), reference)
+    unequal = statistics.change(sample((1.0,), noisy), reference, noise=ASSUMED)
+    equal = statistics.change(
+        sample((0.98, 1.02, 0.99, 1.01, 1.0), (0.98, 1.02, 0.99, 1.01, 1.0)), reference, noise=ASSUMED
+    )
     assert unequal.half_width > equal.half_width
 
 
@@ -152,7 +159,9 @@ def test_one_of_several_looks_has_its_share_of_the_chance_of_an_error() -> None:
     for _ in range(2000):
         logs = [rnd.gauss(0, 0.01) for _ in range(12)]
         looks = [
-            statistics.ratio([[(math.exp(x), 1.0) for x in logs[:n]]], starts_differ=False, alpha=0.05 / 3)
+            statistics.ratio(
+                [[(math.exp(x), 1.0) for x in logs[:n]]], starts_differ=False, noise=ASSUMED, alpha=0.05 / 3
+            )
             for n in (3, 6, 12)
         ]
         outside += any(look.low > 0 for look in looks)
@@ -161,11 +170,16 @@ def test_one_of_several_looks_has_its_share_of_the_chance_of_an_error() -> None:
 
 def test_the_runs_that_would_tell_are_those_that_the_interval_still_lacks() -> None:
     tight, wide = ((1.0, 1.004, 0.996), (1.0, 1.04, 0.96))
-    change = statistics.change(sample(wide), sample(tight, tight, tight, tight, tight))
+    change = statistics.change(sample(wide), sample(tight, tight, tight, tight, tight), noise=ASSUMED)
     needed = statistics.runs_to_tell(change, 0.05, runs=3)
     assert needed is not None
     assert needed > 3
-    more = statistics.change(sample(wide * (needed // 3 + 1)), sample(tight, tight, tight, tight, tight))
+    more = statistics.change(
+        sample(wide * (needed // 3 + 1)), sample(tight, tight, tight, tight, tight), noise=ASSUMED
+    )
     assert more.high < 0.05 < change.high
     assert statistics.runs_to_tell(change, 0.5 * change.fixed, runs=3) is None
-    assert statistics.runs_to_tell(statistics.change(sample((1.0,)), sample(tight)), 0.05, runs=1) is None
+    assert (
+        statistics.runs_to_tell(statistics.change(sample((1.0,)), sample(tight), noise=ASSUMED), 0.05, runs=1)
+        is None
+    )
