@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_baseline_options(blessing, "why these levels are right")
     blessing.add_argument("--with-arguments", action="store_true", help="bless a run with --energy-argument")
     blessing.add_argument("--allow-raise", action="store_true", help="bless also levels that are above the blessed")
+    blessing.add_argument(
+        "--add-board", action="store_true", help="levels that differ from other boards' do so for the boards' sake"
+    )
     blessing.set_defaults(run=_bless)
     budgeting = commands.add_parser("budget", help="set how much more the levels of a case may take")
     budgeting.add_argument("case", help="as reports write it: 'FINDING CASE', or 'FINDING CASE on GPU'")
@@ -95,6 +98,7 @@ def _bless(arguments: argparse.Namespace) -> None:
         reason=arguments.reason,
         with_arguments=arguments.with_arguments,
         allow_raise=arguments.allow_raise,
+        add_board=arguments.add_board,
     )
     print(blessing_table(levels))
     print_lines(sorted({f"  {level.note}" for level in levels if level.note}))

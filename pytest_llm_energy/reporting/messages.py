@@ -14,6 +14,7 @@ SURE = f"each bound wrong at most {ALPHA * 100:g} % of the time"
 ALLOW = "allow it: --energy-budget, or llm-energy budget for this case alone"
 BLESS = "llm-energy bless JOURNAL --reason ..."
 RAISE = "llm-energy bless JOURNAL --allow-raise --reason ..."
+BOARD = "llm-energy bless JOURNAL --add-board --reason ..."
 INDENT = 4
 MOST_CASE = 120
 MOST_ARM = 60
@@ -103,6 +104,11 @@ def _level(row: LevelRow) -> Iterator[str]:
 def _to_do(row: LevelRow, change: Change) -> str:
     if row.verdict != "regressed":
         return clipped(row.note or "", MOST_NOTE)
+    if change.other_board:
+        return (
+            "boards differ, and so do their hosts: measure both stacks on this one (--energy-against); where they "
+            f"agree, it is the board: {BOARD}"
+        )
     if not change.stack:
         accept = ALLOW if change.side_by_side else f"bless it: {RAISE}"
         return (

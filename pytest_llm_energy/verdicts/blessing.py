@@ -30,9 +30,9 @@ from pytest_llm_energy.verdicts.reference import (
 )
 from pytest_llm_energy.verdicts.statistics import Interval
 
-Kind = Literal["create", "raise", "lower", "keep"]
+Kind = Literal["create", "raise", "lower", "keep", "board"]
 """What blessing does to a level: there was none to compare with, the new one is above or below the blessed sessions
-beyond doubt, or it agrees with them."""
+beyond doubt, or it agrees with them; or it is of another board, and said to differ for that reason alone."""
 
 
 class Blessed(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +47,7 @@ class Blessed(msgspec.Struct, frozen=True, kw_only=True):
         joules: the new level, per unit.
         reference_joules: the level that was blessed, None where none compares.
         change: the new level against that one.
+        other_board: whether those are of other boards alone.
         note: why none compares, where there is a baseline, or why little can be told.
     """
 
@@ -58,6 +59,7 @@ class Blessed(msgspec.Struct, frozen=True, kw_only=True):
     joules: float
     reference_joules: float | None = None
     change: Interval | None = None
+    other_board: bool = False
     note: str | None = None
 
 
@@ -74,7 +76,13 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bless(
-    journal: Journal, folder: Path, *, reason: str, with_arguments: bool = False, allow_raise: bool = False
+    journal: Journal,
+    folder: Path,
+    *,
+    reason: str,
+    with_arguments: bool = False,
+    allow_raise: bool = False,
+    add_board: bool = False,
 ) -> list[Blessed]:
     """Add a journal's sessions to the baselines of the findings it measured.
 
@@ -89,6 +97,8 @@ def bless(
         reason: why these levels are right.
         with_arguments: bless also what was measured with engine arguments that the scenarios do not say.
         allow_raise: bless also levels that are above their blessed sessions beyond doubt.
+        add_board: levels that differ from those of other boards alone do so for the boards' sake: they move
+            nothing, and stand beside those as one more of what boards differ by.
 
     Raises:
         BaselineError: no reason is given, the journal holds nothing to bless, its sessions are blessed already, a
@@ -112,14 +122,16 @@ def bless(
     for finding, checks in _findings(journal, "bless").items():
         old = read_baseline(folder, gpu, finding)
         path = baseline_path(folder, gpu, finding)
-        prepared.append(_prepare(journal, old, path, checks, reason, gpu_baselines=gpu_baselines))
+        made = _prepare(journal, old, path, checks, reason, gpu_baselines=gpu_baselines, add_board=add_board)
+        prepared.append(made)
     levels = [level for made in prepared for level in made.levels]
     if not levels:
         when = ", ".join(sorted({opened.when for opened in journal.openings}))
         raise BaselineError(f"the session of {when} is blessed already")
     raised = [level for level in levels if level.kind == "raise"]
     if raised and not allow_raise:
-        raise BaselineError("\n".join([RAISED.format(len(raised)), *map(_says, raised)]))
+        elsewhere = [ADD_BOARD] if any(level.other_board for level in raised) else []
+        raise BaselineError("\n".join([RAISED.format(len(raised)), *map(_says, raised), *elsewhere]))
     for made in prepared:
         if made.levels:
             write_baseline(folder, made.baseline)
@@ -127,6 +139,11 @@ def bless(
 
 
 RAISED = "levels that this would raise: {}; nothing was blessed. If that is meant, bless with --allow-raise:"
+
+ADD_BOARD = (
+    "  No blessed session is of this board. If the board, or its host, is what takes more, and not the stack: "
+    "--add-board keeps its levels beside those of the others, and moves none."
+)
 
 
 def _says(level: Blessed) -> str:
@@ -164,6 +181,7 @@ def _prepare(
     reason: str,
     *,
     gpu_baselines: GpuBaselines = UNMEASURED,
+    add_board: bool = False,
 ) -> Prepared:
     """A finding's baseline with what a journal adds to the old one."""
     sessions = list(old.sessions) if old else []
@@ -181,6 +199,8 @@ def _prepare(
         for check in own:
             noise = gpu_baselines.noise(method=opened.method, simulated=opened.simulated, of=check.key)
             of_session += [_level(path, journal, check, arm, old, noise) for arm in journal.measured(check).arms]
+        if add_board:
+            of_session = [_of_board(level) for level in of_session]
         sessions.append(_session(journal, opened, own, reason, _moved(of_session)))
         levels += of_session
     baseline = Baseline(
@@ -212,8 +232,16 @@ def _level(path: Path, journal: Journal, check: Checked, arm: Arm, old: Baseline
         kind=kind if gated(arm, check.key) else "keep",
         reference_joules=change.reference_joules,
         change=change.joules,
+        other_board=change.other_board,
         note=OTHER_BOARD if change.other_board else None,
     )
+
+
+def _of_board(level: Blessed) -> Blessed:
+    """The level as one that differs from those of other boards because they do."""
+    if level.other_board and level.kind in ("raise", "lower"):
+        return msgspec.structs.replace(level, kind="board")
+    return level
 
 
 OTHER_BOARD = (

@@ -97,6 +97,38 @@ def test_a_session_of_another_board_is_said_to_hide_a_raise(
     assert not baseline(project).sessions[1].moved
 
 
+def hungrier_board(project: Project, *, when: str = SECOND) -> SimulatedSession:
+    journal = SimulatedSession(project.path / f"board-{when[:10]}.jsonl", when=when, board="hungry")
+    arms = {"batched": (PLAIN.replace(batch_size=8), 0.8), "alone": (PLAIN, 2.0)}
+    return journal.case("batching", "falls[8]", arms)
+
+
+def test_a_board_that_takes_more_is_added_on_request_and_moves_nothing(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bless(project, hungrier_board(project)) == 2
+    told = capsys.readouterr().err
+    assert "levels that this would raise: 1; nothing was blessed" in told
+    assert "No blessed session is of this board" in told
+    assert "--add-board" in told
+    assert bless(project, hungrier_board(project), "--add-board") == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if " board " in line)
+    assert "+100.0 %" in row
+    assert not baseline(project).sessions[1].moved
+    first_board = project.replay(project.journal("first.jsonl", when=THIRD, factors={(8, "batched"): 1.2}))
+    first_board.stdout.fnmatch_lines(["            (baseline, 1 session on this board since 2026-01-01 *"])
+    assert project.replay(hungrier_board(project, when=THIRD)).ret == 0
+
+
+def test_a_raise_on_a_blessed_board_is_one_whatever_is_said_of_boards(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bless(project, project.journal("now.jsonl", factors=HUNGRIER), "--add-board") == 2
+    told = capsys.readouterr().err
+    assert "levels that this would raise: 1; nothing was blessed" in told
+    assert "No blessed session is of this board" not in told
+
+
 def test_creep_since_the_first_session_is_shown_in_the_table_and_in_the_failure(project: Project) -> None:
     first = project.replay(project.journal("zero.jsonl", factors=HUNGRIER))
     first.stdout.no_fnmatch_line("*since first*")

@@ -27,6 +27,7 @@ def regressed(
     key: CaseKey = KEY,
     arm: str = "batched",
     reference: str = "baseline, 2 sessions on this board since 2026-01-01 (first measurement)",
+    other_board: bool = False,
     stack: tuple[str, ...] = (),
     phases: Phases | None = None,
 ) -> LevelRow:
@@ -35,6 +36,7 @@ def regressed(
         cause=Cause.of(joules, seconds, watts),
         reference_joules=0.4,
         reference=reference,
+        other_board=other_board,
         stack=stack,
         phases=phases,
     )
@@ -86,6 +88,16 @@ def test_what_is_faster_but_hungrier_says_so() -> None:
   changed:  vllm: 0.20.2 -> 0.25.1, torch: 2.10.0 -> 2.11.0, python: 3.11 -> 3.12
   to do:    find the change that did it; if it is meant: {BLESSING}"""
     assert failure([FASTER_BUT_HUNGRIER]) == expected
+
+
+def test_what_was_blessed_on_other_boards_is_to_be_measured_beside_the_old_stack() -> None:
+    reference = "baseline, 2 sessions on other boards since 2026-01-01 (first measurement)"
+    cause = Interval(0.2, 0.1, 0.3), Interval(0.2, 0.1, 0.3), Interval(0.0, -0.1, 0.1)
+    row = regressed(*cause, reference=reference, other_board=True, stack=("vllm: 0.20.2 -> 0.25.1",))
+    told = " ".join(failure([row]).split())
+    assert "measure both stacks on this one (--energy-against)" in told
+    assert "it is the board: llm-energy bless JOURNAL --add-board --reason ..." in told
+    assert BLESSING not in told
 
 
 def test_what_is_slower_at_the_same_power_says_so() -> None:
