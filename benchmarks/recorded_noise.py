@@ -113,21 +113,23 @@ def known() -> Noise:
 def noise_of(works: Sequence[Sequence[Level]]) -> Recorded:
     """The noise in levels, grouped by work."""
     starts, start_freedom = _between_starts(works)
-    sessions = within(group for levels in works for group in _by_session(levels))
-    session_sd = math.sqrt(sessions.variance) if sessions.freedom else 0.0
+    session_sd, session_freedom = _between_sessions(works, max(starts, ASSUMED.start.sd))
     stated = _stated_uncertainty(works)
     noises = tuple(_noise_of_work(levels, stated) for levels in works if any(len(x.logs) > 1 for x in levels))
+    known_sds = [work.board_sd for work in noises if work.boards > 1]
+    typical_sd = statistics.median(known_sds) if known_sds else ASSUMED.board.sd
+    noises = tuple(w if w.boards > 1 else msgspec.structs.replace(w, board_sd=typical_sd) for w in noises)
     unknown = sum(work.boards == 1 for work in noises)
     alike, pairs = _boards_alike(works)
     say = (
         f"windows: sd per work, {min(w.window_sd for w in noises):.2%} to {max(w.window_sd for w in noises):.2%} "
         f"over {len(noises)} works, each taken for the truth although it is known from few windows",
         _larger("engine starts", starts, f"{start_freedom} differences", ASSUMED.start),
-        _larger("sessions on one board", session_sd, f"{sessions.freedom} degrees of freedom", ASSUMED.session),
-        f"boards: sd per work from two or three boards, {min(w.board_sd for w in noises):.2%} to "
+        _larger("sessions on one board", session_sd, f"{session_freedom} differences", ASSUMED.session),
+        f"boards: sd per work from two boards or more, {min(w.board_sd for w in noises):.2%} to "
         f"{max(w.board_sd for w in noises):.2%}; {unknown} works ran on one board alone, and "
-        f"{ASSUMED.board.sd:.1%} is assumed for them; of {pairs} pairs of a work on two boards, the board that "
-        f"draws more in most works does so in {alike}",
+        f"the median of {typical_sd:.1%} is assumed for them; of {pairs} pairs of a work on two boards, the board "
+        f"that draws more in most works does so in {alike}",
         f"metering: the uncertainty that the newest sessions state, {stated:.2%} where a work is not in them",
     )
     return Recorded(
@@ -222,7 +224,7 @@ def _noise_of_work(levels: Sequence[Level], stated: float) -> WorkNoise:
         windows=sum(len(level.logs) for level in levels),
         window_sd=math.sqrt(within(level.logs for level in levels).variance),
         boards=len(boards),
-        board_sd=statistics.stdev(boards) if len(boards) > 1 else ASSUMED.board.sd,
+        board_sd=statistics.stdev(boards) if len(boards) > 1 else math.nan,
         uncertainty=statistics.fmean(newest) if newest else stated,
         window_seconds=statistics.fmean(level.window_seconds for level in levels),
         batch_size=levels[0].batch_size,
@@ -261,6 +263,19 @@ def _between_starts(works: Sequence[Sequence[Level]]) -> tuple[float, int]:
                 windows = within(level.logs for level in starts)
                 of_mean = windows.variance * statistics.fmean(1 / len(level.logs) for level in starts)
                 groups.append(Group(means, Spread(of_mean, windows.freedom)))
+    return math.sqrt(likeliest(groups)), sum(int(group.between.freedom) for group in groups)
+
+
+def _between_sessions(works: Sequence[Sequence[Level]], start_sd: float) -> tuple[float, int]:
+    """Standard deviation between sessions on one board, the likeliest, and by how many differences."""
+    groups = []
+    for levels in works:
+        windows = within(level.logs for level in levels)
+        for sessions in _by_session(levels):
+            if len(sessions) > 1 and windows.freedom:
+                means = Spread(statistics.variance(sessions), len(sessions) - 1)
+                of_mean = windows.variance * statistics.fmean(1 / len(level.logs) for level in levels)
+                groups.append(Group(means, Spread(of_mean + start_sd**2, windows.freedom)))
     return math.sqrt(likeliest(groups)), sum(int(group.between.freedom) for group in groups)
 
 

@@ -1,8 +1,9 @@
 """The figures of docs/h200.md, from the committed journals."""
 
+import itertools
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -27,6 +28,10 @@ SESSIONS = (
     "fourth-session-tensor-parallel",
     "fourth-session-prefill",
     "fourth-session-online",
+    "fifth-session",
+    "sixth-session",
+    "seventh-session-engines",
+    "seventh-session-compile",
 )
 """Journals, named by when they were measured; those of one session ran side by side on one host."""
 
@@ -75,21 +80,21 @@ def claims() -> str:
 
 
 def spread() -> str:
-    """How levels scatter: from window to window of a start, and from board to board."""
-    arms: dict[tuple[CaseKey, str], dict[str, Arm]] = {}
+    """How levels scatter: from window to window of a start, from session to session, and from board to board."""
+    arms: dict[tuple[CaseKey, str], dict[str, list[Arm]]] = {}
     for name in SESSIONS:
         journal = _journal(name)
         for check in journal.checks:
             for arm in journal.measured(check).arms:
                 board = ", ".join(journal.opened_for(check.key).fingerprint.boards)
-                arms.setdefault((check.key, arm.name), {})[board] = arm
+                arms.setdefault((check.key, arm.name), {}).setdefault(board, []).append(arm)
     rows = []
     cases = short_cases(key for key, _ in arms)
     for (key, name), by_board in sorted(arms.items(), key=lambda item: (natural(item[0][0]), item[0][1])):
-        logs = [math.log(arm.joules_per_token) for arm in by_board.values()]
+        levels = [[arm.joules_per_token for arm in sessions] for sessions in by_board.values()]
         within = [
             statistics.variance([math.log(joules) for joules in joules_of_start])
-            for arm in by_board.values()
+            for arm in itertools.chain(*by_board.values())
             for joules_of_start in by_start(arm).values()
         ]
         rows.append(
@@ -97,12 +102,32 @@ def spread() -> str:
                 "finding": key.finding,
                 "case": cases[key],
                 "arm": name,
-                "J/token by board": ", ".join(words.joules(arm.joules_per_token) for arm in by_board.values()),
+                "J/token by board": ", ".join(" / ".join(map(words.joules, sessions)) for sessions in levels),
                 "within a start": f"{math.sqrt(statistics.fmean(within)) * 100:.2f} %",
-                "boards apart": f"{(max(logs) - min(logs)) * 100:.1f} %" if len(logs) > 1 else "",
+                "sessions apart": _apart(max(levels, key=len), digits=2),
+                "boards apart": _apart([statistics.geometric_mean(sessions) for sessions in levels], digits=1),
             }
         )
     return _fenced(tabulate(rows, headers="keys", disable_numparse=True))
+
+
+def _apart(levels: Sequence[float], *, digits: int) -> str:
+    """The highest above the lowest, in percent; nothing of one alone."""
+    return f"{math.log(max(levels) / min(levels)) * 100:.{digits}f} %" if len(levels) > 1 else ""
+
+
+def starts() -> str:
+    """How long engines took to start, by session."""
+    rows = []
+    for name in SESSIONS:
+        of_engine: dict[str, list[float]] = {}
+        for start in _journal(name).starts.values():
+            of_engine.setdefault("vllm" if "vllm" in start.stack else "transformers", []).append(start.seconds)
+        for engine, seconds in sorted(of_engine.items()):
+            row = [_session(name), engine, len(seconds)]
+            rows.append([*row, *(f"{of(seconds):.0f} s" for of in (min, statistics.median, max))])
+    headers = ["session", "engine", "starts", "shortest", "median", "longest"]
+    return _fenced(tabulate(rows, headers, disable_numparse=True))
 
 
 def against(*names: str, folder: str = "h200") -> str:

@@ -25,7 +25,7 @@ from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
 from pytest_llm_energy.verdicts.measured import Metered
-from pytest_llm_energy.verdicts.noise import ASSUMED, WINDOWS_WORTH, read_gpu_baselines
+from pytest_llm_energy.verdicts.noise import ASSUMED, BOARDS_WORTH, WINDOWS_WORTH, read_gpu_baselines
 from pytest_llm_energy.verdicts.rows import failing
 from tests.journals import SimulatedSession
 
@@ -42,7 +42,9 @@ H200_PARTS: dict[str, Callable[[], str]] = {
     "h200-conditions": h200.conditions,
     "h200-claims": h200.claims,
     "h200-spread": h200.spread,
+    "h200-starts": h200.starts,
     "h200-same": partial(h200.against, "same-stack-twice"),
+    "h200-three-starts": partial(h200.against, "same-stack-three-starts"),
     "h200-busy-host": partial(h200.against, *(f"same-stack-{n}" for n in (1, 2, 3, 4)), folder="h200-busy-host"),
     "h200-eager": partial(h200.against, "eager-against-graphs"),
     "h200-upgrade": partial(h200.against, "vllm-0.20.2-to-0.25.1"),
@@ -51,6 +53,7 @@ H200_PARTS: dict[str, Callable[[], str]] = {
 WORKLOAD_PARTS: dict[str, Callable[[], str]] = {
     "workload-estimates": workloads.estimates,
     "workload-model": workloads.model,
+    "workload-elsewhere": workloads.elsewhere,
     "workload-ideal": workloads.above_the_ideal,
 }
 
@@ -177,7 +180,7 @@ def _assumed() -> str:
         ["windows of an engine start", f"{ASSUMED.window.sd:.2%}", f"{WINDOWS_WORTH:g} works"],
         ["engine starts of a session", f"{ASSUMED.start.sd:.2%}", f"{ASSUMED.start.freedom:g} differences"],
         ["sessions on the same boards", f"{ASSUMED.session.sd:.2%}", f"{ASSUMED.session.freedom:g} differences"],
-        ["boards", f"{ASSUMED.board.sd:.2%}", f"{ASSUMED.board.freedom:g} differences"],
+        ["boards", f"{ASSUMED.board.sd:.2%}", f"{BOARDS_WORTH:g} differences"],
     ]
     return str(tabulate(rows, ["between", "assumed sd", "counts for"], tablefmt="github", disable_numparse=True))
 

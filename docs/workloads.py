@@ -10,12 +10,12 @@ from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.workloads import Costed, estimate_lines, workload_lines
 from pytest_llm_energy.serving.flops import request_flops
 from pytest_llm_energy.serving.models import model_named
-from pytest_llm_energy.verdicts.configurations import configurations
+from pytest_llm_energy.verdicts.configurations import Configuration, configurations
 from pytest_llm_energy.verdicts.estimates import excess
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.measured import Arm
 from pytest_llm_energy.verdicts.noise import read_gpu_baselines
-from pytest_llm_energy.workloads.estimate import Fit, estimate, fitted
+from pytest_llm_energy.workloads.estimate import estimate, fitted
 from pytest_llm_energy.workloads.ideal import ideal_joules
 from pytest_llm_energy.workloads.packaged import packaged
 
@@ -23,8 +23,9 @@ MEASUREMENTS = Path(__file__).parent / "measurements"
 NOISE = read_gpu_baselines(Path(__file__).parents[1] / "baselines", "h200").noise(
     method="nvml-counter", simulated=False
 )
-ONE_SESSION = ("workloads/decode-of-512-tokens", "h200/fourth-session-prefill", "h200/fourth-session-online")
-BOTH_ENGINES = "h200-busy-host/same-stack-3"
+BOTH_ENGINES = "h200/seventh-session-engines"
+ELSEWHERE = ("workloads/decode-of-512-tokens", "h200/fourth-session-prefill", "h200/fourth-session-online")
+FULL_BATCH = 16
 MODEL = "Llama-3.1-8B"
 LENGTHS = (512, 64)
 TERMS = (
@@ -38,25 +39,62 @@ TERMS = (
 
 
 def estimates() -> str:
-    """``llm-energy estimate`` over Azure's traces, by what one session measured of vLLM."""
-    (vllm,) = configurations([_journal(name) for name in ONE_SESSION], noises={"h200": NOISE})
+    """``llm-energy estimate`` over Azure's traces, by what one session measured of two engines."""
     lines: list[str] = []
-    for trace in ("azure_2023_conv", "azure_2023_code"):
-        histogram = packaged(trace)
-        costed = Costed(name=vllm.name, estimate=estimate(histogram, vllm.bins, shared_sd=vllm.shared_sd))
-        lines += [*workload_lines(histogram), "", *estimate_lines([costed]), ""]
+    traces = [packaged(trace) for trace in ("azure_2023_conv", "azure_2023_code")]
+    flops = request_flops(model_named(MODEL), sorted({(i, o) for trace in traces for i, o, _ in trace.counts}))
+    for histogram in traces:
+        ideal = ideal_joules(histogram, {lengths: of.total for lengths, of in flops.items()}, gpu_spec("h200"))
+        costed = [
+            Costed(
+                name=each.name,
+                estimate=estimate(histogram, each.bins, shared_sd=each.shared_sd),
+                ideal_joules=ideal,
+            )
+            for each in _measured(BOTH_ENGINES)
+        ]
+        lines += [*workload_lines(histogram), "", *estimate_lines(costed), ""]
     return _fenced(lines)
 
 
 def model() -> str:
-    """The six energies that an H200's batches are made of, and how far off they are."""
-    (vllm,) = configurations([_journal(name) for name in ONE_SESSION], noises={"h200": NOISE})
-    fit: Fit = fitted(vllm.bins)
-    rows = [[what, words.joules(joules)] for what, joules in zip(TERMS, fit.joules, strict=True)]
-    table = str(tabulate(rows, ["what", "energy"], disable_numparse=True, colalign=("left", "right")))
-    error = f"{fit.relative_error:.1%} (at worst {fit.worst_error:+.1%})"
-    says = f"fitted to {len(vllm.bins)} batches; off by {error} on those of a length that was left out"
-    return _fenced([*table.splitlines(), "", says])
+    """The six energies that an H200's batches are made of on two engines, and how far off they are."""
+    engines = {each.name.partition(",")[0]: each for each in _measured(BOTH_ENGINES)}
+    fits = {name: fitted(each.bins) for name, each in engines.items()}
+    rows = [
+        [what, *(words.joules(fit.joules[number]) for fit in fits.values())] for number, what in enumerate(TERMS)
+    ]
+    aligned = ("left", *("right" for _ in fits))
+    table = str(tabulate(rows, ["what", *fits], disable_numparse=True, colalign=aligned))
+    says = [
+        f"{name}: fitted to {len(engines[name].bins)} batches; off by {fit.relative_error:.1%} "
+        f"(at worst {fit.worst_error:+.1%}) on those of a length that was left out"
+        for name, fit in fits.items()
+    ]
+    return _fenced([*table.splitlines(), "", *says])
+
+
+def elsewhere() -> str:
+    """What the model fitted to one board says of batches that others served, of lengths not fitted to."""
+    (fit,) = (fitted(each.bins) for each in _measured(BOTH_ENGINES) if each.name.startswith("vllm"))
+    rows = [
+        [
+            each.input_tokens,
+            each.output_tokens,
+            each.batch_size,
+            words.joules(each.joules_per_request),
+            words.percent(fit.joules_per_request(*each.lengths, each.batch_size) / each.joules_per_request - 1),
+        ]
+        for (vllm,) in [_measured(*ELSEWHERE)]
+        for each in vllm.bins
+        if each.batch_size >= FULL_BATCH
+    ]
+    headers = ["input tokens", "output tokens", "batch", "J/request", "the model says"]
+    return _fenced(str(tabulate(rows, headers, disable_numparse=True)).splitlines())
+
+
+def _measured(*names: str) -> list[Configuration]:
+    return configurations([_journal(name) for name in names], noises={"h200": NOISE})
 
 
 def above_the_ideal() -> str:

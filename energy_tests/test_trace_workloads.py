@@ -12,7 +12,8 @@ from pytest_llm_energy import Scenario, Series, saves_on
 from pytest_llm_energy.fixtures import EnergyMeter
 from pytest_llm_energy.workloads.packaged import packaged
 
-LENGTHS = [(i, o) for i in (32, 512, 2048) for o in (8, 32, 128)]
+LENGTHS = [*((i, o) for i in (32, 512, 2048) for o in (8, 32, 128)), (512, 512)]
+"""Short ones of each kind, which tell prefill from decode, and one with an output as long as conversations have."""
 
 
 def grid(plain: Scenario) -> Series:

@@ -79,9 +79,10 @@ ASSUMED = Noise(
     # Four loads of Llama-3.1-8B in three sessions within a quarter of an hour on one H200 (2026-11-21, vLLM
     # 0.25.1), so with 6 degrees or fewer; counted as a few more, or two sessions elsewhere would outweigh it.
     session=Component(sd=0.0065, freedom=10.0),
-    # Llama-3.1-8B on two H200s differed by 8.4 % at batch 1, and by 0.9 % at batch 128, where the power limit
-    # levels them (2026-11-21, vLLM 0.25.1): few degrees, since levels differ that much.
-    board=Component(sd=0.04, freedom=5.0),
+    # Amid 46 levels on two to four of eight H200s each (2026-11-21, vLLM 0.25.1): a scaled F distribution fitted
+    # to their variances. Next to no degrees, since levels differ a hundredfold: prefills at the power limit by
+    # 0.1-1 %, decoding by up to 9 %, what waits for the host's processor by up to 15 %.
+    board=Component(sd=0.02, freedom=1.1),
 )
 """What holds on every GPU model until it is measured there. Degrees of freedom are how many differences between
 starts, sessions or boards an assumption counts for beside those that were seen; until there are as many, nothing
@@ -90,6 +91,9 @@ less than the assumption is believed."""
 WINDOWS_WORTH = 10.0
 """How many levels of another GPU model the windows' assumption counts for beside those of this one: a third of what
 it was fitted to, for it is of H200s."""
+
+BOARDS_WORTH = 5.0
+"""How many differences between boards that assumption counts for beside those of a GPU model."""
 
 LEAST_SD = 10.0**-SIGNIFICANT_DIGITS
 """Windows that differ by less are stored as equal."""
@@ -233,8 +237,7 @@ def _window(levels: Sequence[_Level]) -> Component:
     seen = [spread for starts in works.values() if (spread := within(starts)).freedom]
     if not seen:
         return ASSUMED.window
-    seen = [Spread(max(spread.variance, LEAST_SD**2), spread.freedom) for spread in seen]
-    found = typical(seen, ASSUMED.window.spread, worth=WINDOWS_WORTH)
+    found = typical(_not_equal(seen), ASSUMED.window.spread, worth=WINDOWS_WORTH)
     return Component(sd=math.sqrt(found.variance), freedom=found.freedom, seen=len(seen), measured=True)
 
 
@@ -281,11 +284,26 @@ def _session(levels: Sequence[_Level], window: Spread, start: Spread) -> Compone
 
 
 def _board(levels: Sequence[_Level]) -> Component:
+    """Between boards, on which levels differ as widely as windows do between works; all share the few boards."""
     by_boards = [found for level in levels if len(found := _by_boards(level)) > 1]
-    means = ([statistics.fmean(s.mean for s in sessions) for sessions in found.values()] for found in by_boards)
-    apart = _component(ASSUMED.board, within(means).variance, distinct_differences(by_boards))
+    if not by_boards:
+        return ASSUMED.board
+    seen = [
+        within([[statistics.fmean(s.mean for s in sessions) for sessions in found.values()]]) for found in by_boards
+    ]
+    apart = typical(
+        _not_equal(seen),
+        ASSUMED.board.spread,
+        worth=BOARDS_WORTH,
+        counting=distinct_differences(by_boards),
+    )
     boards = {boards for of_level in by_boards for boards in of_level}
-    return msgspec.structs.replace(apart, seen=len(boards))
+    return Component(sd=math.sqrt(apart.variance), freedom=apart.freedom, seen=len(boards), measured=True)
+
+
+def _not_equal(spreads: Sequence[Spread]) -> list[Spread]:
+    """Variances whose logs can be taken: what is equal is so as far as it is stored."""
+    return [Spread(max(spread.variance, LEAST_SD**2), spread.freedom) for spread in spreads]
 
 
 def _by_boards(level: _Level) -> dict[tuple[str, ...], list[_OfSession]]:

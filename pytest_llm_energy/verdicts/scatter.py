@@ -46,7 +46,7 @@ def weighed(assumed: Spread, seen: Spread) -> Spread:
     return Spread((assumed.freedom * assumed.variance + seen.freedom * seen.variance) / freedom, freedom)
 
 
-def typical(variances: Sequence[Spread], assumed: Spread, *, worth: float) -> Spread:
+def typical(variances: Sequence[Spread], assumed: Spread, *, worth: float, counting: float | None = None) -> Spread:
     """The variance of one more group, and the degrees of freedom that knowing the others is worth.
 
     A scaled F distribution is fitted to the variances by the first two moments of their logs (G. K. Smyth, Linear
@@ -57,6 +57,7 @@ def typical(variances: Sequence[Spread], assumed: Spread, *, worth: float) -> Sp
         variances: of groups like it.
         assumed: what holds where there are none.
         worth: how many variances the assumption counts for beside them.
+        counting: how many they count for themselves, where several tell the same; None for each on its own.
     """
     from scipy.special import digamma, polygamma  # half a second to import, and only judging needs it
 
@@ -70,7 +71,8 @@ def typical(variances: Sequence[Spread], assumed: Spread, *, worth: float) -> Sp
     if logs:
         noise = statistics.fmean(float(polygamma(1, spread.freedom / 2)) for spread in variances)
         seen = max(0.0, statistics.variance(logs) - noise) if len(logs) > 1 else excess
-        share = len(logs) / (worth + len(logs))
+        count = len(logs) if counting is None else counting
+        share = count / (worth + count)
         mean += share * (statistics.fmean(logs) - mean)
         excess += share * (seen - excess)
     freedom = 2 * _inverse(lambda x: float(polygamma(1, x)), excess)

@@ -99,7 +99,7 @@ def test_a_session_of_another_board_is_said_to_hide_a_raise(
 
 def hungrier_board(project: Project, *, when: str = SECOND) -> SimulatedSession:
     journal = SimulatedSession(project.path / f"board-{when[:10]}.jsonl", when=when, board="hungry")
-    arms = {"batched": (PLAIN.replace(batch_size=8), 0.8), "alone": (PLAIN, 2.0)}
+    arms = {"batched": (PLAIN.replace(batch_size=8), 1.2), "alone": (PLAIN, 2.0)}
     return journal.case("batching", "falls[8]", arms)
 
 
@@ -113,7 +113,7 @@ def test_a_board_that_takes_more_is_added_on_request_and_moves_nothing(
     assert "--add-board" in told
     assert bless(project, hungrier_board(project), "--add-board") == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if " board " in line)
-    assert "+100.0 %" in row
+    assert "+200.0 %" in row
     assert not baseline(project).sessions[1].moved
     first_board = project.replay(project.journal("first.jsonl", when=THIRD, factors={(8, "batched"): 1.2}))
     first_board.stdout.fnmatch_lines(["            (baseline, 1 session on this board since 2026-01-01 *"])

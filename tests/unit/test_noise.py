@@ -200,36 +200,46 @@ def test_one_session_a_board_tells_nothing_of_sessions_and_one_board_nothing_of_
     assert sessions.board == ASSUMED.board
 
 
-def test_boards_and_sessions_are_not_believed_to_be_nearer_than_assumed_until_there_are_enough() -> None:
-    few, enough = (
-        noise(drawn(random.Random(1), boards=boards, sessions=3, between_sessions=0.001, board=0.001))
-        for boards in (5, 6)
-    )
-    assert few.session.sd < ASSUMED.session.sd
-    assert few.board == msgspec.structs.replace(ASSUMED.board, seen=5)
-    assert enough.board.sd < ASSUMED.board.sd
+def test_sessions_are_not_believed_to_be_nearer_than_assumed_until_there_are_enough() -> None:
+    enough = noise(drawn(random.Random(1), boards=5, sessions=3, between_sessions=0.001)).session
+    assert enough.sd < ASSUMED.session.sd
     two = noise(drawn(random.Random(1), boards=2, sessions=3, between_sessions=0.001)).session
     assert two == msgspec.structs.replace(ASSUMED.session, seen=6, boards=2)
 
 
-def test_boards_are_as_far_apart_as_they_were_drawn_and_worth_no_more_than_levels_are_alike() -> None:
-    found = [noise(drawn(random.Random(seed), boards=200, arms=3, board=0.1)).board for seed in range(4)]
-    for component in found:
-        assert component.sd == pytest.approx(0.1, rel=0.15)
-        assert (component.seen, component.freedom) == (200, ASSUMED.board.freedom)
+def test_boards_are_as_far_apart_as_they_were_drawn() -> None:
+    for seed in range(4):
+        found = noise(drawn(random.Random(seed), boards=200, arms=12, board=0.1)).board
+        assert found.seen == 200
+        assert found.sd == pytest.approx(0.1, rel=0.15)
+        assert found.freedom > 15 * ASSUMED.board.freedom  # all levels shift alike
 
 
-def test_boards_count_once_however_many_arms_ran_on_them() -> None:
+def test_levels_that_differ_in_how_far_boards_shift_them_are_worth_few_degrees() -> None:
+    def of(shifts: Sequence[float]) -> float:
+        generator = random.Random(1)
+        boards = [generator.gauss(0, 1) for _ in range(20)]
+        sessions = [
+            session([{f"arm {a}": [shift * board] for a, shift in enumerate(shifts)}], when=str(n), board=str(n))
+            for n, board in enumerate(boards)
+        ]
+        return noise(baseline(*sessions)).board.freedom
+
+    assert of([0.001, 0.01, 0.1] * 4) < 1.5 < 3 < of([0.01] * 12)
+
+
+def test_two_boards_are_hardly_evidence_however_many_arms_ran_on_them() -> None:
     generator = random.Random(1)
     shift = [generator.gauss(0, 0.1) for _ in range(2)]
     by_arms = []
-    for arms in (1, 40):
+    for arms in (2, 40):
         sessions = [
             session([{f"arm {a}": [x] for a in range(arms)}], when=str(n), board=str(n))
             for n, x in enumerate(shift)
         ]
-        by_arms.append(noise(baseline(*sessions)).board.sd)
-    assert by_arms[0] == pytest.approx(by_arms[1])
+        by_arms.append(noise(baseline(*sessions)).board)
+    assert by_arms[0].sd == pytest.approx(by_arms[1].sd)
+    assert by_arms[1].freedom < 1.5 * ASSUMED.board.freedom
 
 
 def test_levels_on_other_boards_tell_of_as_many_differences_as_they_connect() -> None:
@@ -251,7 +261,7 @@ def test_a_level_that_was_moved_on_purpose_is_no_noise() -> None:
 
     meant, not_meant = of(["arm"]), of([])
     assert meant.session.sd == ASSUMED.session.sd < not_meant.session.sd
-    assert meant.board.sd == ASSUMED.board.sd < not_meant.board.sd
+    assert meant.board.sd < ASSUMED.board.sd < not_meant.board.sd
     assert (meant.session.seen, not_meant.session.seen) == (2, 4)
 
 
@@ -299,8 +309,8 @@ def width(found: Noise, *, by_board: Sequence[Sequence[float]] = ((1.0,),), othe
 
 
 def test_intervals_are_wider_on_a_noisier_gpu_model() -> None:
-    quiet = noise(drawn(random.Random(1), boards=6, sessions=4, between_sessions=0.001, board=0.005))
-    noisy = noise(drawn(random.Random(1), boards=6, sessions=4, between_sessions=0.02, board=0.10))
+    quiet = noise(drawn(random.Random(1), boards=6, sessions=4, between_sessions=0.001, board=0.001))
+    noisy = noise(drawn(random.Random(1), boards=6, sessions=4, between_sessions=0.02, board=0.20))
     assert width(quiet) < width(ASSUMED) < width(noisy)
     assert width(quiet, other_board=True) < width(ASSUMED, other_board=True) < width(noisy, other_board=True)
     windows = [noise(drawn(random.Random(1), arms=40, window=sd)) for sd in (0.001, 0.02)]
