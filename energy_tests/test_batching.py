@@ -2,7 +2,7 @@
 
 import pytest
 
-from energy_tests.scenarios import NOISY, SERVED_LLAMA, SMALL_TALK
+from energy_tests.scenarios import NOISY, SERVED_LLAMA, SMALL_TALK, at_batch_sizes
 from pytest_llm_energy import Arms, Scenario, saves
 from pytest_llm_energy.fixtures import EnergyMeter
 
@@ -14,7 +14,7 @@ def batched(alone: Scenario, size: int) -> Arms:
 @pytest.mark.energy_cases(
     "arms",
     cpu=[batched(SMALL_TALK, n) for n in (2, 4, 8, 16)],
-    gpu=[batched(SERVED_LLAMA, n) for n in (4, 16, 64)],
+    gpu=at_batch_sizes(lambda n: batched(SERVED_LLAMA, n), usual=(4, 16, 64), least=2),
 )
 def test_energy_per_token_falls_as_the_batch_grows(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(

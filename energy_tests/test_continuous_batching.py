@@ -7,7 +7,7 @@ at once, online while the batch is full.
 
 import pytest
 
-from energy_tests.scenarios import SERVED_LLAMA
+from energy_tests.scenarios import SERVED_LLAMA, at_batch_sizes
 from pytest_llm_energy import Arms, Online, Scenario, costs, saves
 from pytest_llm_energy.fixtures import EnergyMeter
 
@@ -16,7 +16,9 @@ def served(scenario: Scenario) -> Arms:
     return Arms(online=scenario.replace(online=Online()), offline=scenario)
 
 
-@pytest.mark.energy_cases("arms", gpu=[served(SERVED_LLAMA).at(batch_size=n) for n in (1, 32, 128)])
+@pytest.mark.energy_cases(
+    "arms", gpu=at_batch_sizes(lambda n: served(SERVED_LLAMA).at(batch_size=n), usual=(1, 32, 128))
+)
 def test_online_serving_saves_at_large_batches(energy_meter: EnergyMeter, arms: Arms) -> None:
     result = energy_meter.compare(arms)
     if arms.batch_size == 1:

@@ -6,7 +6,7 @@ less arithmetic to spare for each byte of weights it reads, so its floor is lowe
 
 import pytest
 
-from energy_tests.scenarios import SERVED_LLAMA, SMALL_TALK
+from energy_tests.scenarios import SERVED_LLAMA, SMALL_TALK, at_batch_sizes
 from pytest_llm_energy import Series, flat_below, slope
 from pytest_llm_energy.fixtures import EnergyMeter
 
@@ -21,7 +21,13 @@ GPU_PREFILL = SERVED_LLAMA.replace(output_tokens=1)
 @pytest.mark.energy_cases(
     "inputs",
     cpu=[Series.over(CPU_PREFILL, input_tokens=(1, 2, 4, 8))],
-    gpu=[Series.over(GPU_PREFILL, input_tokens=(16, 32, 64, 128))],
+    gpu=[
+        Series.over(GPU_PREFILL, input_tokens=(16, 32, 64, 128)),
+        pytest.param(
+            Series.over(GPU_PREFILL, input_tokens=tuple(2**n for n in range(4, 16))).named("to-32k"),
+            marks=pytest.mark.full,
+        ),
+    ],
 )
 def test_prefill_is_flat_for_short_inputs(energy_meter: EnergyMeter, inputs: Series) -> None:
     floor = FLOOR.get(energy_meter.gpu_model.key, PAPERS_FLOOR)
@@ -35,7 +41,11 @@ def test_prefill_is_flat_for_short_inputs(energy_meter: EnergyMeter, inputs: Ser
 @pytest.mark.energy_cases(
     "inputs",
     cpu=[Series.over(CPU_PREFILL.replace(batch_size=n), input_tokens=(128, 256, 512)) for n in (1, 2, 4)],
-    gpu=[Series.over(GPU_PREFILL.replace(batch_size=n), input_tokens=(500, 1000, 2000)) for n in (1, 4, 16)],
+    gpu=at_batch_sizes(
+        lambda n: Series.over(GPU_PREFILL.replace(batch_size=n), input_tokens=(500, 1000, 2000)),
+        usual=(1, 4, 16),
+        most=32,
+    ),
 )
 def test_prefill_grows_linearly_at_every_batch_size(energy_meter: EnergyMeter, inputs: Series) -> None:
     energy_meter.check(

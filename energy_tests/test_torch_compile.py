@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from energy_tests.scenarios import LLAMA, NOISY, TINY
+from energy_tests.scenarios import LLAMA, NOISY, TINY, at_batch_sizes
 from pytest_llm_energy import Arms, Scenario, saves
 from pytest_llm_energy.fixtures import EnergyMeter
 
@@ -23,7 +23,7 @@ def compiled(eager: Scenario) -> Arms:
 @pytest.mark.energy_cases(
     "arms",
     cpu=[compiled(TINY).at(batch_size=1)],
-    gpu=[compiled(LLAMA).at(batch_size=n) for n in (1, 8)],
+    gpu=at_batch_sizes(lambda n: compiled(LLAMA).at(batch_size=n), usual=(1, 8), most=256),
 )
 def test_compiling_saves_energy(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(

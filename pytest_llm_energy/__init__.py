@@ -4,7 +4,18 @@ from pytest_llm_energy.errors import EnergyError
 from pytest_llm_energy.serving.arms import Arms, Series
 from pytest_llm_energy.serving.models import MODELS, Model
 from pytest_llm_energy.serving.scenario import Beam, Greedy, Online, Sample, Scenario, Speculation
-from pytest_llm_energy.verdicts.claims import above, costs, differs, flat_below, saves, saves_on, slope
+from pytest_llm_energy.verdicts.claims import (
+    above,
+    costs,
+    differs,
+    draws_less,
+    faster,
+    flat_below,
+    rises,
+    saves,
+    saves_on,
+    slope,
+)
 
 __version__ = "0.1.0"
 
@@ -23,7 +34,10 @@ __all__ = [
     "above",
     "costs",
     "differs",
+    "draws_less",
+    "faster",
     "flat_below",
+    "rises",
     "saves",
     "saves_on",
     "slope",

@@ -148,7 +148,7 @@ class EnergyMeter:
         published: str | Sequence[str] = (),
         budget: float | None = None,
     ) -> None:
-        """Judge every level against its baseline and the claim against what was measured.
+        """Judge every level against its baseline, at the first check of it, and the claim by what was measured.
 
         Verdicts are recorded on the test; one that fails the gate fails the test when its body has ended.
 
@@ -163,6 +163,7 @@ class EnergyMeter:
             MeasurementError: the claim is about something that was not measured.
             BaselineError: ``published`` is unknown.
         """
+        series = self._series[measured.series]
         check = Checked(
             key=self._key,
             series=measured.series,
@@ -173,9 +174,9 @@ class EnergyMeter:
             budget=budget,
             figures=(published,) if isinstance(published, str) else tuple(published),
             looks=LOOKS if self._session.settle_seconds else 1,
+            levels=series.is_new(),
         )
         self._session.record(check)
-        series = self._series[measured.series]
         conditions = Conditions(
             fingerprint=self._session.fingerprint(self.gpu_model.devices),
             stack=self._stacks["present"],

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from pytest_llm_energy.errors import MeasurementError, UsageError
-from pytest_llm_energy.verdicts.estimates import effects, excess, growth, workload_effects
+from pytest_llm_energy.verdicts.estimates import Effect, effects, excess, growth, widening, workload_effects
 from pytest_llm_energy.verdicts.measured import Measured
 from pytest_llm_energy.verdicts.noise import ASSUMED, Noise
 from pytest_llm_energy.verdicts.statistics import ALPHA, Interval
@@ -34,55 +34,71 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
 
 
+LESS: dict[Effect, str] = {
+    "energy": "saves against",
+    "latency": "is faster than",
+    "device-power": "draws less per device than",
+}
+MORE: dict[Effect, str] = {
+    "energy": "costs more than",
+    "latency": "is slower than",
+    "device-power": "draws more per device than",
+}
+
+
 class Saves(msgspec.Struct, frozen=True, tag_field="claim", tag="saves", forbid_unknown_fields=True):
-    """Every arm takes less energy per token than the control.
+    """Every arm takes less energy per token than the control, less time, or less power per device.
 
     Attributes:
         margin: how far above the control an arm must lie before the claim fails.
+        of: what it takes less of.
     """
 
     margin: float = 0.0
+    of: Effect = "energy"
 
     def bearing(self, margin: float) -> "Saves":
         """The claim with a margin for noisy hosts."""
-        return Saves(margin)
+        return Saves(margin, self.of)
 
     def statements(self, measured: Measured, *, noise: Noise = ASSUMED, alpha: float = ALPHA) -> list[Statement]:
         """One per arm other than the control."""
         return [
             Statement(
-                says=f"{arm} saves against {control}",
+                says=f"{arm} {LESS[self.of]} {control}",
                 interval=effect,
                 kind="effect",
                 outcome=_decide(holds=effect.high < 0, fails=effect.low > self.margin),
             )
-            for arm, control, effect in effects(measured, alpha, noise=noise)
+            for arm, control, effect in effects(measured, alpha, noise=noise, of=self.of)
         ]
 
 
 class Costs(msgspec.Struct, frozen=True, tag_field="claim", tag="costs", forbid_unknown_fields=True):
-    """Every arm takes more energy per token than the control.
+    """Every arm takes more energy per token than the control, more time, or more power per device.
 
     Attributes:
         margin: how far below the control an arm must lie before the claim fails.
+        of: what it takes more of.
     """
 
     margin: float = 0.0
+    of: Effect = "energy"
 
     def bearing(self, margin: float) -> "Costs":
         """The claim with a margin for noisy hosts."""
-        return Costs(margin)
+        return Costs(margin, self.of)
 
     def statements(self, measured: Measured, *, noise: Noise = ASSUMED, alpha: float = ALPHA) -> list[Statement]:
         """One per arm other than the control."""
         return [
             Statement(
-                says=f"{arm} costs more than {control}",
+                says=f"{arm} {MORE[self.of]} {control}",
                 interval=effect,
                 kind="effect",
                 outcome=_decide(holds=effect.low > 0, fails=effect.high < -self.margin),
             )
-            for arm, control, effect in effects(measured, alpha, noise=noise)
+            for arm, control, effect in effects(measured, alpha, noise=noise, of=self.of)
         ]
 
 
@@ -161,6 +177,36 @@ class FlatBelow(msgspec.Struct, frozen=True, tag_field="claim", tag="flat-below"
         ]
 
 
+class Rises(msgspec.Struct, frozen=True, kw_only=True, tag_field="claim", tag="rises", forbid_unknown_fields=True):
+    """What one kind of scenario takes beside another is more, the larger a field of both is.
+
+    Attributes:
+        over: the field, such as ``batch_size``.
+        between: the field that the two kinds are apart in.
+        control: its value in the kind that the other stands beside.
+        what: the effect, in words.
+    """
+
+    over: str
+    between: str
+    control: str | bool
+    what: str
+
+    def statements(self, measured: Measured, *, noise: Noise = ASSUMED, alpha: float = ALPHA) -> list[Statement]:
+        """One, about the largest and the smallest value of the field."""
+        low, high, apart = widening(
+            measured, self.over, between=self.between, control=self.control, noise=noise, alpha=alpha
+        )
+        return [
+            Statement(
+                says=f"{self.what} is more at {self.over} {high} than at {low}",
+                interval=apart,
+                kind="effect",
+                outcome=_decide(holds=apart.low > 0, fails=apart.high < 0),
+            )
+        ]
+
+
 class Above(msgspec.Struct, frozen=True, kw_only=True, tag_field="claim", tag="above", forbid_unknown_fields=True):
     """Every arm takes more energy per request than a figure that was computed, not measured.
 
@@ -230,10 +276,12 @@ class SavesOn(msgspec.Struct, frozen=True, tag_field="claim", tag="saves-on", fo
         ]
 
 
-Claim = Saves | Costs | Differs | Slope | FlatBelow | Above | SavesOn
+Claim = Saves | Costs | Differs | Slope | FlatBelow | Rises | Above | SavesOn
 
 saves = Saves()
 costs = Costs()
+faster = Saves(of="latency")
+draws_less = Saves(of="device-power")
 
 
 def differs(*, at_most: float) -> Differs:
@@ -249,6 +297,11 @@ def slope(over: str, *, exponent: float = 1.0, tolerance: float = 0.2) -> Slope:
 def flat_below(over: str, limit: int, *, tolerance: float = 0.25) -> FlatBelow:
     """Energy per request hardly grows with ``over`` up to ``limit``."""
     return FlatBelow(over, limit, tolerance)
+
+
+def rises(over: str, *, between: str, control: str | bool, what: str) -> Rises:
+    """``what`` scenarios take beside those whose field ``between`` is ``control`` is more at a larger ``over``."""
+    return Rises(over=over, between=between, control=control, what=what)
 
 
 def above(joules_per_request: float, *, what: str, nearest: str | None = None) -> Above:

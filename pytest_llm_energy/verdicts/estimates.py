@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from statistics import NormalDist
+from typing import Literal
 
 from pytest_llm_energy.errors import MeasurementError
 from pytest_llm_energy.verdicts import statistics
@@ -13,9 +14,12 @@ from pytest_llm_energy.verdicts.statistics import ALPHA, Interval, Sample
 from pytest_llm_energy.workloads.bins import Histogram
 from pytest_llm_energy.workloads.estimate import Estimate, estimate
 
+Effect = Literal["energy", "latency", "device-power"]
+"""What an effect is about: joules per token, seconds per token of the whole batch, or watts per device."""
+
 
 def effects(
-    measured: Measured, alpha: float, *, noise: Noise, control: str | None = None
+    measured: Measured, alpha: float, *, noise: Noise, control: str | None = None, of: Effect = "energy"
 ) -> Iterable[tuple[str, str, Interval]]:
     """Every other arm, the arm it is compared with, and the relative difference between the two.
 
@@ -24,6 +28,7 @@ def effects(
         alpha: chance, per bound, that it excludes the truth.
         noise: how levels scatter, as far as these do not tell.
         control: what they are compared with; None for their control.
+        of: what of them is compared.
 
     Raises:
         MeasurementError: there is no control, or no round in which every arm has a valid run.
@@ -32,17 +37,37 @@ def effects(
     if control is None:
         raise MeasurementError(f"{measured.key}: this claim needs arms with a control, not a series")
     rounds = measured.rounds()
+    whole = _devices(measured[control])
     for arm in measured.arms:
         if arm.name == control:
             continue
         pairs = [(r[arm.name], r[control]) for r in rounds]
         if not pairs:
             raise MeasurementError(f"{measured.key}: no round in which every arm has a valid run")
-        yield arm.name, control, paired(pairs, noise=noise, alpha=alpha)
+        found = paired(pairs, OF_RUN[of], noise=noise, alpha=alpha)
+        yield arm.name, control, _times(found, whole / _devices(arm)) if of == "device-power" else found
+
+
+def _devices(arm: Arm) -> int:
+    return int((arm.identity or {}).get("tensor_parallel_size", 1))
+
+
+def _times(effect: Interval, factor: float) -> Interval:
+    """A relative difference where the first of the two is so many times as large."""
+    value, low, high = ((1 + x) * factor - 1 for x in (effect.value, effect.low, effect.high))
+    return Interval(value, low, high, effect.fixed)
 
 
 def _joules_per_unit(run: Run) -> float:
     return run.joules_per_unit
+
+
+OF_RUN: dict[Effect, Callable[[Run], float]] = {
+    "energy": _joules_per_unit,
+    "latency": lambda run: run.seconds_per_unit,
+    "device-power": lambda run: run.joules_per_unit / run.seconds_per_unit,
+}
+"""Values of a run that effects are about; power is that of all devices together."""
 
 
 def paired(
@@ -69,6 +94,52 @@ def paired(
     return statistics.ratio(
         list(blocks.values()), starts_differ=starts_differ, noise=noise, window=window, alpha=alpha
     )
+
+
+def widening(
+    measured: Measured, over: str, *, between: str, control: object, noise: Noise, alpha: float
+) -> tuple[int, int, Interval]:
+    """How much an effect at the largest value of a field exceeds that at the smallest: their ratio, less one.
+
+    Args:
+        measured: a series with two scenarios, apart in one field, at each of these values.
+        over: the field that grows.
+        between: the field that the two are apart in.
+        control: its value in the one that the other is compared with.
+        noise: how levels scatter, as far as these do not tell.
+        alpha: chance, per bound, that it excludes the truth.
+
+    Returns:
+        The smallest and the largest value, and how far the effects are apart.
+
+    Raises:
+        MeasurementError: something else was measured, or no round has a valid run of each.
+    """
+    arms: dict[int, dict[bool, str]] = {}
+    for arm in measured.arms:
+        identity = arm.identity or {}
+        is_control = identity.get(between, UNSET) == control
+        arms.setdefault(identity.get(over, 0), {})[is_control] = arm.name
+    if len(arms) < 2 or any(len(two) != 2 for two in arms.values()) or 2 * len(arms) != len(measured.arms):
+        raise MeasurementError(
+            f"{measured.key}: this claim needs scenarios with {between} {control!r} and with one other value, at "
+            f"two values of {over} or more"
+        )
+    low, high = min(arms), max(arms)
+    blocks: dict[tuple[str, ...], list[tuple[float, float]]] = {}
+    for runs in measured.rounds():
+        four = [runs[arms[value][is_control]] for value in (high, low) for is_control in (False, True)]
+        large, large_control, small, small_control = (run.joules_per_unit for run in four)
+        starts = tuple(run.start for run in four)
+        blocks.setdefault(starts, []).append((large / large_control, small / small_control))
+    if not blocks:
+        raise MeasurementError(f"{measured.key}: no round in which every scenario has a valid run")
+    starts_differ = any(len(set(starts)) > 1 for starts in blocks)
+    return low, high, statistics.ratio(list(blocks.values()), starts_differ=starts_differ, noise=noise, alpha=alpha)
+
+
+UNSET = object()
+"""No value that a scenario could have."""
 
 
 def growth(measured: Measured, field: str, *, below: float, alpha: float) -> Interval:

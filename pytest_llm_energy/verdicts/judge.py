@@ -71,7 +71,9 @@ def judge(check: Checked, measured: Measured, conditions: Conditions) -> list[Ro
     for arm in measured.arms:
         if not arm.runs:
             raise MeasurementError(f"{measured.key}: arm {arm.name!r} has no valid run")
-    rows: list[Row] = [_judge_level(arm, check, measured, conditions) for arm in measured.arms]
+    rows: list[Row] = []
+    if check.levels:
+        rows += [_judge_level(arm, check, measured, conditions) for arm in measured.arms]
     if check.claim is not None:
         figure = published_figure(check, conditions.published)
         case = conditions.baseline.cases.get(check.key.case) if conditions.baseline else None

@@ -100,6 +100,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag
         budget: allowed relative increase that the test itself states, None for none.
         figures: ids of the published figures the claim is about.
         looks: how often it may be judged, with more runs each time; the chance of an error is shared among them.
+        levels: whether the levels are judged too; of several checks of one measurement, the first judges them.
     """
 
     key: CaseKey
@@ -111,6 +112,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag
     budget: float | None = None
     figures: tuple[str, ...] = ()
     looks: int = 1
+    levels: bool = True
 
 
 class Troubled(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="troubled"):

@@ -216,8 +216,8 @@ def _relative(log_value: float, parts: Sequence[tuple[float, float]], alpha: flo
 def _around(value: float, parts: Sequence[tuple[float, float]], alpha: float) -> Interval:
     """The interval of a sum of variances, with Satterthwaite's degrees of freedom.
 
-    Those say too much where one part of very few outweighs the others, so the interval is no narrower than that of
-    any part alone.
+    Those say too much where a part of fewer than two outweighs the others, so the interval is no narrower than that
+    of such a part alone.
 
     Args:
         value: its middle.
@@ -229,10 +229,8 @@ def _around(value: float, parts: Sequence[tuple[float, float]], alpha: float) ->
         return Interval(value, -math.inf, math.inf)
     shrunk = sum(part**2 / freedom for part, freedom in parts if freedom)
     freedom = variance**2 / shrunk if shrunk > 0 else KNOWN
-    half = max(
-        _t_quantile(1 - alpha, freedom) * math.sqrt(variance),
-        *(_t_quantile(1 - alpha, freedom) * math.sqrt(part) for part, freedom in parts if freedom),
-    )
+    few = [part for part in parts if 0 < part[1] < 2]
+    half = max(_t_quantile(1 - alpha, f) * math.sqrt(v) for v, f in [(variance, freedom), *few])
     fixed = _t_quantile(1 - alpha, KNOWN) * math.sqrt(sum(part for part, _ in parts[1:]))
     return Interval(value, value - half, value + half, fixed)
 

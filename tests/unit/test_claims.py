@@ -3,7 +3,19 @@ import math
 import msgspec
 import pytest
 
-from pytest_llm_energy import Scenario, above, costs, differs, flat_below, saves, saves_on, slope
+from pytest_llm_energy import (
+    Scenario,
+    above,
+    costs,
+    differs,
+    draws_less,
+    faster,
+    flat_below,
+    rises,
+    saves,
+    saves_on,
+    slope,
+)
 from pytest_llm_energy.errors import MeasurementError, UsageError
 from pytest_llm_energy.verdicts.claims import Claim
 from pytest_llm_energy.verdicts.estimates import excess
@@ -56,6 +68,59 @@ def test_every_arm_but_the_control_gets_a_statement() -> None:
         "one saves against control",
         "two saves against control",
     ]
+
+
+def split_over(devices: int, *, joules: float, seconds: float) -> Measured:
+    whole = arm("whole", [*STEADY], PLAIN, seconds=4.0)
+    scenario = PLAIN.replace(engine="vllm", tensor_parallel_size=devices)
+    split = arm("split", [joules * x for x in STEADY], scenario, seconds=4.0 * seconds)
+    return Measured(key=KEY, series=0, arms=(split, whole), control="whole")
+
+
+def test_a_claim_may_be_about_time_or_about_the_power_of_each_device() -> None:
+    measured = split_over(2, joules=1.3, seconds=0.6)
+    told = [claim.statements(measured)[0] for claim in (costs, faster, draws_less)]
+    assert [(s.says, s.outcome) for s in told] == [
+        ("split costs more than whole", "holds"),
+        ("split is faster than whole", "holds"),
+        ("split draws less per device than whole", "fails"),  # 1.3 / 0.6 / 2 times as much
+    ]
+    assert [s.interval.value for s in told] == pytest.approx([0.3, -0.4, 1.3 / 0.6 / 2 - 1])
+    assert told[2].interval.low < told[2].interval.value < told[2].interval.high
+    of_four = draws_less.statements(split_over(4, joules=1.3, seconds=0.6))[0]
+    assert of_four.outcome == "holds"
+    assert of_four.interval.value == pytest.approx(1.3 / 0.6 / 4 - 1)
+
+
+def two_models(*, small: float, large: float) -> Measured:
+    """What a mixture takes beside a dense model at a small and a large batch."""
+    factors = {("OLMo-1B", 1): 3.0, ("OLMoE-1B-7B", 1): 3.0 * small, ("OLMo-1B", 32): 1.0}
+    factors["OLMoE-1B-7B", 32] = large
+    arms = [
+        arm(f"{model} {batch}", [level * x for x in STEADY], PLAIN.replace(model=model, batch_size=batch))
+        for (model, batch), level in factors.items()
+    ]
+    return Measured(key=KEY, series=0, arms=tuple(arms))
+
+
+OVERHEAD = rises("batch_size", between="model", control="OLMo-1B", what="what a mixture costs")
+
+
+@pytest.mark.parametrize(("large", "outcome"), [(2.0, "holds"), (1.05, "fails"), (1.2, "open")])
+def test_an_effect_that_is_more_at_the_larger_batch_is_told_from_one_that_is_less(
+    large: float, outcome: str
+) -> None:
+    (statement,) = OVERHEAD.statements(two_models(small=1.2, large=large))
+    assert statement.says == "what a mixture costs is more at batch_size 32 than at 1"
+    assert statement.outcome == outcome
+    assert statement.interval.value == pytest.approx(large / 1.2 - 1)
+
+
+def test_how_an_effect_grows_needs_both_kinds_at_two_values() -> None:
+    both = two_models(small=1.2, large=2.0)
+    for arms in (both.arms[:2], both.arms[:3]):
+        with pytest.raises(MeasurementError, match="with model 'OLMo-1B' and with one other value, at two values"):
+            OVERHEAD.statements(msgspec.structs.replace(both, arms=arms))
 
 
 def test_linear_growth_is_told_from_flat_and_quadratic() -> None:
