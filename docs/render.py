@@ -39,6 +39,7 @@ H200_PARTS: dict[str, Callable[[], str]] = {
     "h200-conditions": h200.conditions,
     "h200-claims": h200.claims,
     "h200-spread": h200.spread,
+    "h200-costs": h200.costs,
     "h200-same": partial(h200.against, "same-stack-twice"),
     "h200-busy-host": partial(h200.against, *(f"same-stack-{n}" for n in (1, 2, 3, 4)), folder="h200-busy-host"),
     "h200-eager": partial(h200.against, "eager-against-graphs"),
