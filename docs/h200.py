@@ -1,5 +1,6 @@
 """The figures of docs/h200.md, from the committed journals."""
 
+import dataclasses
 import itertools
 import math
 import statistics
@@ -8,19 +9,23 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from pytest_llm_energy.durations import Serving, arm_serving, recorded_batches, start_seconds
 from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.tables import level_table, natural, short_cases, split
-from pytest_llm_energy.verdicts.baselines import read_published
+from pytest_llm_energy.session import GPU_PLAN
+from pytest_llm_energy.verdicts.baselines import read_baseline, read_published
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey
 from pytest_llm_energy.verdicts.noise import read_gpu_baselines
+from pytest_llm_energy.verdicts.records import Ran
 from pytest_llm_energy.verdicts.reference import by_start
 from pytest_llm_energy.verdicts.rows import ClaimRow, Row
 
 ROOT = Path(__file__).parents[1]
+BASELINES = ROOT / "baselines"
 MEASUREMENTS = ROOT / "docs" / "measurements"
-BLESSED = read_gpu_baselines(ROOT / "baselines", "h200")
+BLESSED = read_gpu_baselines(BASELINES, "h200")
 SESSIONS = (
     "first-session",
     "second-session",
@@ -76,6 +81,44 @@ def claims() -> str:
         }
         for (key, says), found in sorted(measured.items(), key=lambda item: natural(item[0][0]))
     ]
+    return _fenced(tabulate(rows, headers="keys", disable_numparse=True))
+
+
+def expected_serving(journal: Journal, key: CaseKey) -> Serving:
+    """What a case of a journal would be expected to take, by the baseline and windows as short as the journal's."""
+    shortest = min(ran.run.reading.seconds for ran in journal.records if isinstance(ran, Ran))
+    plan = dataclasses.replace(GPU_PLAN, window_seconds=shortest)
+    baseline = read_baseline(BASELINES, key.gpu, key.finding)
+    batches = [seconds for _, seconds in recorded_batches(baseline, key.case)] if baseline else []
+    arms = {(ran.series, ran.arm) for ran in journal.records if isinstance(ran, Ran) and ran.key == key}
+    return sum((arm_serving(seconds, plan) for seconds in batches or [0.0] * len(arms)), start=Serving())
+
+
+def costs() -> str:
+    """What each session was expected to take beside what it took, without and with engine starts."""
+    rows = []
+    for name in SESSIONS:
+        journal = _journal(name)
+        if not journal.seconds:
+            continue
+        expected = sum(expected_serving(journal, key).seconds for key in journal.seconds)
+        took = math.fsum(journal.seconds.values())
+        starts = journal.starts.values()
+        expected_starts = sum(start_seconds(start.engine, journal.opened.gpu) for start in starts)
+        starting = math.fsum(start.seconds for start in starts)
+        rows.append(
+            {
+                "session": _session(name),
+                "cases": len(journal.seconds),
+                "expected": f"{expected:.0f} s",
+                "took": f"{took:.0f} s",
+                "ratio": f"{expected / took:.2f}",
+                "starts": len(starts),
+                "starts expected": f"{expected_starts:.0f} s",
+                "starts took": f"{starting:.0f} s",
+                "ratio in all": f"{(expected + expected_starts) / (took + starting):.2f}",
+            }
+        )
     return _fenced(tabulate(rows, headers="keys", disable_numparse=True))
 
 
@@ -147,7 +190,7 @@ def against(*names: str, folder: str = "h200") -> str:
 def _rows(journal: Journal) -> Iterator[Row]:
     """Verdicts without a baseline: claims against the paper, levels against another stack where there is one."""
     for key in sorted({check.key for check in journal.checks}):
-        published = read_published(ROOT / "baselines", key.finding)
+        published = read_published(BASELINES, key.finding)
         yield from judge_recorded(
             journal, key, baseline=None, published=published, budget=None, gpu_baselines=BLESSED
         )

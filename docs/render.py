@@ -4,6 +4,8 @@
 """
 
 import json
+import shlex
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -43,6 +45,7 @@ H200_PARTS: dict[str, Callable[[], str]] = {
     "h200-claims": h200.claims,
     "h200-spread": h200.spread,
     "h200-starts": h200.starts,
+    "h200-costs": h200.costs,
     "h200-same": partial(h200.against, "same-stack-twice"),
     "h200-three-starts": partial(h200.against, "same-stack-three-starts"),
     "h200-busy-host": partial(h200.against, *(f"same-stack-{n}" for n in (1, 2, 3, 4)), folder="h200-busy-host"),
@@ -80,6 +83,7 @@ def _generated() -> Iterator[tuple[Path, str]]:
         "cpu-conditions": _cpu_conditions,
         "regression": _regression,
         "blessing": _blessing,
+        "time-budget": _time_budget,
         "upgrade": partial(h200.against, "vllm-0.20.2-to-0.25.1"),
     }
     yield ROOT / "README.md", _filled((ROOT / "README.md").read_text(), parts)
@@ -145,6 +149,30 @@ def _cpu_table() -> str:
         "```",
     ]
     return "\n".join(line.rstrip() for text in lines for line in text.splitlines() or [""])
+
+
+def _time_budget() -> str:
+    """What is chosen of the suite for an H200, on any host: engines are taken to be there."""
+    options = ["-m", "h200 and tp1", "--energy-time-budget=15m"]
+    engines = [f"--energy-python={engine}={sys.executable}" for engine in ("vllm", "transformers")]
+    collecting = [sys.executable, "-m", "pytest", "-pno:cacheprovider", "--collect-only", "-q", "energy_tests"]
+    done = subprocess.run([*collecting, *options, *engines], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("time budget", "left out"))]
+    wrapped = [wrapped for line in lines for wrapped in _wrapped(line)]
+    command = f"$ pytest energy_tests {shlex.join(options)}".replace("'", '"')
+    return "\n".join(["```console", command, "...", *wrapped, "...", "```"])
+
+
+def _wrapped(line: str) -> Iterator[str]:
+    """A long line, broken where one finding ends."""
+    so_far = ""
+    for part in line.split("; "):
+        if so_far and len(so_far) + len(part) > 110:
+            yield f"{so_far};"
+            so_far = f"  {part}"
+        else:
+            so_far = f"{so_far}; {part}" if so_far else part
+    yield so_far
 
 
 def _meter_accuracy() -> str:

@@ -3,8 +3,10 @@
 import math
 import statistics
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 
+import msgspec
 import pytest
 
 from pytest_llm_energy import markers
@@ -13,17 +15,46 @@ from pytest_llm_energy.fixtures import CASE
 from pytest_llm_energy.measuring import Plan
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.verdicts.baselines import Baseline, read_baseline
-from pytest_llm_energy.verdicts.journal import read_journal
+from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.records import Ran
+
+GPU_START_SECONDS = {"vllm": 60.0, "vllm eager": 35.0, "vllm on several devices": 100.0, "transformers": 8.0}
+"""Where no journal tells: means of docs/measurements/h200 (H200, one but for the third, 2026-11-21; vLLM 0.25.1,
+transformers 5.17.0, PyTorch 2.11.0, models of 1 to 8 billion parameters). vLLM's first start on a host took half as
+long again, and on a busy host any start twice as long."""
 
 ENGINE_START_SECONDS = 30.0
-"""Where no journal tells. On two cores SmolLM2-135M took 17 s and tiny models 3 s; large models take longer."""
+"""Of engines that are not among those, and on a CPU. On two cores SmolLM2-135M took 17 s and tiny models 3 s."""
 
-WINDOW_OVERHEAD_SECONDS = 0.5
-"""Beside the work: mostly waiting for ticks of the counter. On two cores, whose meter has none, 0.13 s."""
+WINDOW_OVERHEAD_SECONDS = 0.6
+"""Beside the work: mostly waiting for ticks of the counter, and settling. The mean of docs/measurements/h200, with
+``WARM_UP_BATCHES``; 1.1 s on a busy host."""
+
+CPU_WINDOW_OVERHEAD_SECONDS = 0.13
+"""On two cores, whose meter has no ticks."""
 
 WARM_UP_BATCHES = 3
 """Two at least are run before metering, and mostly a third."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """What a case takes on engines that are alive.
+
+    Attributes:
+        metered_seconds: in windows.
+        seconds: in all, with warming up and between windows.
+    """
+
+    metered_seconds: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: "Serving") -> "Serving":
+        """Both, one after the other."""
+        return Serving(
+            metered_seconds=self.metered_seconds + other.metered_seconds, seconds=self.seconds + other.seconds
+        )
 
 
 class Durations:
@@ -36,38 +67,70 @@ class Durations:
             JournalError: it cannot be read.
         """
         self._session = session
+        self._stacks = session.options.stacks
         self._journal = read_journal(session.options.costs) if session.options.costs else None
         self._baseline = cache(self._read_baseline)
 
     def seconds(self, item: pytest.Item) -> float:
         """How long a case takes on engines that are alive."""
+        return self.serving(item).seconds
+
+    def serving(self, item: pytest.Item) -> Serving:
+        """What a case takes on engines that are alive, with every arm on each stack that serves it."""
         key = item.stash[CASE]
-        if self._journal and key in self._journal.seconds:
-            return self._journal.seconds[key]
         plan = self._session.plan_for(key.gpu)
-        batches = list(self._recorded_batches(key)) or [0.0] * _arms(item)
-        return sum(_arm_seconds(batch_seconds, plan) for batch_seconds in batches)
+        if self._journal and key in self._journal.seconds:
+            return self._recorded(self._journal, key, plan)
+        arms = list(self._recorded_batches(key)) or [(engine, 0.0) for engine in _engines_of_arms(item)]
+        between = CPU_WINDOW_OVERHEAD_SECONDS if key.gpu == "cpu" else WINDOW_OVERHEAD_SECONDS
+        each = (arm_serving(batch, plan, between) for engine, batch in arms for _ in range(self._sides(engine)))
+        return sum(each, start=Serving())
 
     def engines(self, item: pytest.Item) -> dict[str, float]:
-        """Seconds that the engines of a case take to start, by engine key."""
+        """Seconds that the engines of a case take to start, on all stacks that start them, by engine key."""
         started = self._journal.starts.values() if self._journal else ()
+        starts = self.starts(item)
         found = {}
-        for key in markers.engine_keys(item):
+        for scenario in markers.scenarios(item):
+            key = scenario.engine_key
             recorded = [start.seconds for start in started if start.engine == key]
-            found[key] = statistics.fmean(recorded) if recorded else ENGINE_START_SECONDS
+            seconds = statistics.fmean(recorded) if recorded else start_seconds(key, item.stash[CASE].gpu)
+            found[key] = starts[key] * seconds
         return found
 
-    def _recorded_batches(self, key: CaseKey) -> Iterator[float]:
-        """Seconds of a batch (or call) of each arm that the baseline holds of a case."""
+    def starts(self, item: pytest.Item) -> dict[str, int]:
+        """On how many stacks each engine of a case is started, by engine key; servers run already."""
+        found = {}
+        for scenario in markers.scenarios(item):
+            serve = (stack.serves(scenario.engine) and stack.endpoint is None for stack in self._stacks)
+            found[scenario.engine_key] = sum(serve)
+        return found
+
+    def _sides(self, engine: str | None) -> int:
+        """Stacks on which an arm is measured; the caller's own functions run on one."""
+        return sum(stack.serves(engine) for stack in self._stacks) if engine else 1
+
+    def _recorded(self, journal: Journal, key: CaseKey, plan: Plan) -> Serving:
+        """As long as it took there, for as many windows as there will be now, none shorter than they must be."""
+        runs = [r for r in journal.records if isinstance(r, Ran) and r.key == key]
+        readings = journal.readings_of(key)
+        metered = math.fsum(reading.seconds for reading in readings)
+        if not runs:
+            return Serving(metered_seconds=metered, seconds=journal.seconds[key])
+        engines = {(run.series, run.arm): (run.identity or {}).get("engine") for run in runs}
+        windows = max(plan.runs, plan.starts) * sum(self._sides(engine) for engine in engines.values())
+        then = len({(run.series, run.arm, run.side, run.run.round) for run in runs})
+        window = metered / len(readings)
+        longer = max(0.0, plan.window_seconds - window)
+        return Serving(
+            metered_seconds=windows * (window + longer), seconds=windows * (journal.seconds[key] / then + longer)
+        )
+
+    def _recorded_batches(self, key: CaseKey) -> Iterator[tuple[str | None, float]]:
+        """Engine, and seconds of a batch (or call), of each arm that the baseline holds of a case."""
         baseline = self._baseline(key.gpu, key.finding)
-        case = baseline.cases.get(key.case) if baseline else None
-        if baseline is None or case is None:
-            return
-        starts = [start[key.case] for session in baseline.sessions for start in session.starts if key.case in start]
-        for arm, identity in case.arms.items():
-            seconds = [value for start in starts if arm in start for value in start[arm].seconds_per_token]
-            tokens = identity.get("output_tokens", 1) * identity.get("batch_size", 1)
-            yield statistics.fmean(seconds) * tokens if seconds else 0.0
+        if baseline is not None:
+            yield from recorded_batches(baseline, key.case)
 
     def _read_baseline(self, gpu: str, finding: str) -> Baseline | None:
         """The baseline; None for one that cannot be read, which is an error of its cases, not of the shards."""
@@ -77,13 +140,43 @@ class Durations:
             return None
 
 
-def _arm_seconds(batch_seconds: float, plan: Plan) -> float:
-    """Warming up, and windows of whole batches; 0 for a batch of unknown length, which counts as a short one."""
+def recorded_batches(baseline: Baseline, name: str) -> Iterator[tuple[str | None, float]]:
+    """Engine, and seconds of a batch (or call), of each arm that a baseline holds of a case."""
+    case = baseline.cases.get(name)
+    if case is None:
+        return
+    starts = [start[name] for session in baseline.sessions for start in session.starts if name in start]
+    for arm, identity in case.arms.items():
+        seconds = [value for start in starts if arm in start for value in start[arm].seconds_per_token]
+        tokens = identity.get("output_tokens", 1) * identity.get("batch_size", 1)
+        yield identity.get("engine"), statistics.fmean(seconds) * tokens if seconds else 0.0
+
+
+def arm_serving(batch_seconds: float, plan: Plan, overhead_seconds: float = WINDOW_OVERHEAD_SECONDS) -> Serving:
+    """Warming up, and windows of whole batches; 0 for a batch of unknown length, which counts as a short one.
+
+    docs/h200.md has what such estimates came to beside what the sessions there took.
+    """
     batches = math.ceil(plan.window_seconds / batch_seconds) if batch_seconds else 0
     window = max(plan.window_seconds, batches * batch_seconds)
-    return WARM_UP_BATCHES * batch_seconds + plan.runs * (window + WINDOW_OVERHEAD_SECONDS)
+    runs = max(plan.runs, plan.starts)
+    return Serving(
+        metered_seconds=runs * window,
+        seconds=plan.starts * WARM_UP_BATCHES * batch_seconds + runs * (window + overhead_seconds),
+    )
 
 
-def _arms(item: pytest.Item) -> int:
-    """Arms that a case measures, as far as its parameters tell; two where they tell of none."""
-    return len(set(markers.scenarios(item))) or 2
+def start_seconds(engine_key: str, gpu: str) -> float:
+    """How long an engine takes to start on a GPU model, where no journal tells."""
+    facts = msgspec.json.decode(engine_key)
+    kind = facts["engine"]
+    if kind == "vllm" and facts["tensor_parallel_size"] > 1:
+        kind = "vllm on several devices"
+    elif facts.get("enforce_eager"):
+        kind = "vllm eager"
+    return ENGINE_START_SECONDS if gpu == "cpu" else GPU_START_SECONDS.get(kind, ENGINE_START_SECONDS)
+
+
+def _engines_of_arms(item: pytest.Item) -> list[str | None]:
+    """Engines of the arms that a case measures, as far as its parameters tell; two functions where they do not."""
+    return [scenario.engine for scenario in dict.fromkeys(markers.scenarios(item))] or [None, None]

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,14 @@ DEFAULT_SETTLE_SECONDS = 300.0
 DEFAULT_DEADLINE_SECONDS = 1800.0
 """Loading and compiling a 32B model takes minutes; half an hour without an answer is a hang."""
 
+NO_TIME = {
+    "replay": "replay measures nothing: it takes seconds, whatever was measured",
+    "self_test": "self-test measures something else in place of it: choose with -k",
+}
+"""Options with which a time budget makes no sense, and why."""
+
+DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
 DEFAULT_LEASE_TIMEOUT_SECONDS = 3600.0
 """Another suite takes that long on a GPU; who has waited longer had better know who holds it."""
 
@@ -47,7 +56,8 @@ class EnergyConfig:
         replay: journals to judge, as one, instead of measuring; empty to measure.
         resume: journal of a run that was cut, to go on with; None to begin anew.
         shard: which part of how many of the cases is run, counted from 1; None for all.
-        costs: journal that tells what cases cost, to balance shards by; None for baselines and estimates.
+        costs: journal that tells what cases cost; None for baselines and estimates.
+        time_budget_seconds: how long the selected cases may take; None for all of them, however long.
         report: Markdown file to write, None for none.
         meter: one of METERS.
         self_test: test the gate on the selected cases, in place of what they test.
@@ -73,6 +83,7 @@ class EnergyConfig:
     resume: Path | None
     shard: tuple[int, int] | None
     costs: Path | None
+    time_budget_seconds: float | None
     report: Path | None
     meter: str
     self_test: bool
@@ -106,8 +117,13 @@ class EnergyConfig:
             raise UsageError(
                 "--energy-replay measures nothing, and --energy-resume what is missing: give one of them"
             )
-        if option("costs") and not option("shard"):
-            raise UsageError("--energy-costs balances shards: give --energy-shard too")
+        if option("costs") and not (option("shard") or option("time_budget")):
+            raise UsageError(
+                "--energy-costs tells what cases cost: give --energy-shard or --energy-time-budget too"
+            )
+        for other, does in NO_TIME.items():
+            if option("time_budget") and option(other):
+                raise UsageError(f"--energy-time-budget chooses what to measure, and --energy-{does}")
         baselines = config.getini("energy_baselines") or "baselines"
         return cls(
             gate=option("gate") or _ini_gate(config.getini("energy_gate") or "on"),
@@ -119,6 +135,7 @@ class EnergyConfig:
             resume=path("resume"),
             shard=option("shard"),
             costs=path("costs"),
+            time_budget_seconds=option("time_budget"),
             report=path("report"),
             meter=option("meter") or "auto",
             self_test=option("self_test"),
@@ -182,7 +199,14 @@ def add_options(parser: pytest.Parser) -> None:
         help="run the I-th of N parts of the selected cases, balanced by cost (default: all; tests of other things "
         "run in part 1)",
     )
-    add("--energy-costs", metavar="JOURNAL", help="balance shards by the time cases took there")
+    add(
+        "--energy-time-budget",
+        type=duration,
+        metavar="TIME",
+        help="of the selected cases run those that tell most in this time, such as 15m, and say which are left out "
+        "(with --energy-shard: in each part)",
+    )
+    add("--energy-costs", metavar="JOURNAL", help="take the time that cases took there, for parts and time budgets")
     add("--energy-report", metavar="FILE.md", help="write the tables as Markdown")
     add("--energy-meter", choices=METERS, help="how joules are metered (default: auto, the most exact one)")
     add("--energy-runs", type=_at_least_two, metavar="N", help="windows per arm (default: 3; on a CPU 5)")
@@ -242,6 +266,20 @@ def percentage(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no budget: write a percentage such as 3%")
     return value
+
+
+def duration(text: str) -> float:
+    """Seconds from ``90s``, ``15m``, ``1h30m``.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none of these, or no time at all; a number without a unit may mean either.
+    """
+    found = DURATION.fullmatch(text)
+    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    total = hours * 3600 + minutes * 60 + seconds
+    if not total:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time budget: write 90s, 15m or 1h30m")
+    return float(total)
 
 
 def _positive(text: str) -> float:

@@ -12,6 +12,7 @@ import pytest
 from pytest_llm_energy.errors import EnergyError
 from pytest_llm_energy.fixtures import CASE, METER, SESSION
 from pytest_llm_energy.reporting import messages, summary
+from pytest_llm_energy.reporting.selection import Selection, too_little
 from pytest_llm_energy.reporting.summary import CaseOutcome, Summary
 from pytest_llm_energy.reporting.tables import natural
 from pytest_llm_energy.verdicts import files
@@ -42,11 +43,13 @@ class Outcomes:
 
     Attributes:
         cases: the energy tests that were selected, by node id.
+        selection: what a time budget chose in an xdist worker; each chooses the same.
         problem: why the journal could not be written at the end.
     """
 
     def __init__(self) -> None:
         self.cases: dict[str, CaseKey] = {}
+        self.selection: Selection | None = None
         self._reported: dict[str, CaseOutcome] = {}
         self._crashed: dict[str, str] = {}
         self.problem: str | None = None
@@ -78,6 +81,8 @@ class Outcomes:
         """Learn from an xdist worker which energy tests it selected; each selects the same."""
         output = getattr(node, "workeroutput", {})
         self.cases |= msgspec.convert(output.get("llm_energy_cases", {}), dict[str, CaseKey])
+        if selection := output.get("llm_energy_selection"):
+            self.selection = msgspec.convert(selection, Selection)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -90,11 +95,15 @@ class Outcomes:
         energy.close()
         if hasattr(config, "workeroutput"):
             config.workeroutput["llm_energy_cases"] = msgspec.to_builtins(self.cases)
+            config.workeroutput["llm_energy_selection"] = msgspec.to_builtins(energy.selection)
             return
         try:
             join_segments(energy.journal)
         except EnergyError as error:
             self.problem = str(error)
+        if self.selection and self.selection.fits_nothing:
+            self.problem = too_little(self.selection)
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
         undecided = summary_of(config).decided_nothing and not config.option.collectonly
         if undecided and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = EXIT_DECIDED_NOTHING
@@ -153,6 +162,7 @@ def summary_of(config: pytest.Config) -> Summary:
         journal=_shown(journal, config) if journal else None,
         carbon=energy.options.carbon,
         resumed=_shown(energy.options.resume, config) if energy.options.resume else None,
+        selection=energy.selection or config.stash[OUTCOMES].selection,
         elapsed_seconds=None
         if energy.options.replay or energy.options.resume or workers
         else time.monotonic() - energy.begun,

@@ -23,6 +23,7 @@ from pytest_llm_energy.reporting import summary
 from pytest_llm_energy.reporting.live import Live, LogLines, Silent, StatusLine, Uncaptured
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.sharding import Shards
+from pytest_llm_energy.time_budget import TimeBudget
 from pytest_llm_energy.verdicts.segments import has_segments, segments_folder
 
 __all__ = ["energy_meter", "gpu_model"]
@@ -60,6 +61,11 @@ def pytest_configure(config: pytest.Config) -> None:
         _ = session.replayed, session.resumed
         if energy.shard:
             config.pluginmanager.register(Shards(session, *energy.shard), "llm-energy-shards")
+        # After the shards: plugins whose hooks come last do so in the order in which they were registered.
+        states_costs = config.option.collectonly and config.option.verbose > 0
+        if energy.time_budget_seconds or (states_costs and not energy.replay and not energy.self_test):
+            chooses = TimeBudget(session, energy.time_budget_seconds)
+            config.pluginmanager.register(chooses, "llm-energy-time-budget")
     except EnergyError as error:
         raise pytest.UsageError(str(error)) from error
     if not handed and energy.journal and (energy.journal.exists() or has_segments(energy.journal)):
@@ -287,7 +293,10 @@ def _named(config: pytest.Config) -> list[str]:
 def _cannot_run(session: EnergySession, item: pytest.Item) -> str | None:
     key = item.stash[CASE]
     if session.replayed:
-        return None if key in session.replayed.cases else "not in the journal"
+        if key in session.replayed.cases:
+            return None
+        left_out = any(key in opened.left_out for opened in session.replayed.openings)
+        return "left out by the time budget of its run" if left_out else "not in the journal"
     if session.recorded(key):
         return None
     if key.gpu != session.spec.key:

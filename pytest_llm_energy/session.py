@@ -1,6 +1,7 @@
 """What one pytest process holds while it measures: host, meters, engines, journal."""
 
 import datetime
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from pytest_llm_energy.metering.choice import choose_meter, include
 from pytest_llm_energy.metering.meter import Meter
 from pytest_llm_energy.options import DEFAULT_SETTLE_SECONDS, EnergyConfig
 from pytest_llm_energy.reporting.live import Live
+from pytest_llm_energy.reporting.selection import Selection
 from pytest_llm_energy.serving.pool import Engine, EnginePool
 from pytest_llm_energy.serving.running_server import RunningServer, why_not
 from pytest_llm_energy.serving.scenario import Scenario
@@ -47,6 +49,7 @@ class EnergySession:
         journal: path of the journal this run writes.
         id: of the suite run, the same in all its processes.
         begun: monotonic seconds at which this process was configured.
+        selection: what a time budget chose; None without one, and until tests are collected.
     """
 
     def __init__(self, options: EnergyConfig, live: Live, *, process: str, journal: Path, id: str) -> None:
@@ -55,6 +58,7 @@ class EnergySession:
         self.journal = journal
         self.id = id
         self.begun = time.monotonic()
+        self.selection: Selection | None = None
         self._process = process
         self._meters: dict[tuple[Device, ...], Meter] = {}
         self._openings: dict[tuple[Device, ...], str] = {}
@@ -141,7 +145,9 @@ class EnergySession:
         """How long this process may meter on where verdicts are open, in all."""
         if self.options.settle_seconds is not None:
             return self.options.settle_seconds
-        return DEFAULT_SETTLE_SECONDS if len(self.options.stacks) > 1 and self.spec.key != "cpu" else 0.0
+        if len(self.options.stacks) == 1 or self.spec.key == "cpu":
+            return 0.0
+        return min(DEFAULT_SETTLE_SECONDS, self.selection.spare_seconds if self.selection else math.inf)
 
     @property
     def may_settle(self) -> bool:
@@ -328,6 +334,7 @@ class EnergySession:
             arguments=self.options.arguments_by_name,
             session=self.id,
             opening=f"{self.id}-{self._process}-{len(self._openings) + 1}",
+            left_out=tuple(cost.key for cost in self.selection.left_out) if self.selection else (),
         )
 
     def _engine_started(self, engine: Engine, scenario: Scenario) -> None:

@@ -10,6 +10,7 @@ from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.carbon import CarbonIntensity
 from pytest_llm_energy.reporting.loosened import loosened_lines
 from pytest_llm_energy.reporting.messages import headline
+from pytest_llm_energy.reporting.selection import Selection, left_out_table, selection_lines
 from pytest_llm_energy.reporting.tables import claim_table, level_table, split
 from pytest_llm_energy.reporting.why import serving_first
 from pytest_llm_energy.verdicts.measured import CaseKey, Metered
@@ -56,6 +57,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         journal: how to refer to the journal, None when nothing was written.
         carbon: what a joule costs in CO2e, None to leave grams out.
         resumed: how to refer to the journal that the run goes on with, None when it began anew.
+        selection: what a time budget chose, None without one.
         elapsed_seconds: how long the run took in one process; None when it was replayed, resumed or had several.
     """
 
@@ -65,6 +67,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     journal: str | None = None
     carbon: CarbonIntensity | None = None
     resumed: str | None = None
+    selection: Selection | None = None
     elapsed_seconds: float | None = None
 
     @property
@@ -131,6 +134,8 @@ def last_line(summary: Summary) -> str:
     states = Counter(outcome.state for outcome in summary.outcomes.values())
     parts = [f"{count} {verdict}" for verdict, count in counts.items()]
     parts += [f"{states[s]} {s}" for s in ("errored", "skipped") if states[s]]
+    if summary.selection and (left_out := summary.selection.left_out):
+        parts += [f"{len(left_out)} left out"]
     if missing := summary.expected - len(summary.outcomes):
         parts += [f"{missing} not reached"] if missing > 0 else []
     detail = f" ({', '.join(parts)})" if parts else ""
@@ -182,6 +187,9 @@ def markdown(summary: Summary) -> str:
     if claims:
         parts += ["### Claims", claim_table(claims, style="github")]
         parts += [f"- {note}" for note in _notes(claims)]
+    if summary.selection and summary.selection.left_out:
+        budget = words.duration(summary.selection.budget_seconds or 0.0)
+        parts += [f"### Left out by the time budget of {budget}", left_out_table(summary.selection, style="github")]
     if skipped := list(_skipped(summary)):
         parts.append("\n".join(["```", *filter(None, skipped), "```"]))
     return "\n\n".join(parts) + "\n"
@@ -207,6 +215,8 @@ def _metered(summary: Summary) -> Iterator[str]:
     if summary.resumed:
         count = sum(outcome.resumed for outcome in summary.outcomes.values())
         yield f"resumed: {count} of {summary.expected} cases from {summary.resumed}"
+    if summary.selection:
+        yield from selection_lines(summary.selection)
     yield total_line(summary)
     if summary.carbon:
         yield summary.carbon.says

@@ -38,7 +38,7 @@ def level_table(rows: Sequence[LevelRow], *, style: str, carbon: CarbonIntensity
         }
         for row in rows
     ]
-    return _table(records, right=("J/token", GRAMS, "spread", "runs", "reference"), style=style)
+    return table(records, right=("J/token", GRAMS, "spread", "runs", "reference"), style=style)
 
 
 CHANGED = frozenset({"regressed", "improved"})
@@ -66,7 +66,7 @@ def claim_table(rows: Sequence[ClaimRow], *, style: str) -> str:
         }
         for row in rows
     ]
-    return _table(records, right=(), style=style)
+    return table(records, right=(), style=style)
 
 
 def blessing_table(levels: Sequence[Blessed]) -> str:
@@ -85,7 +85,7 @@ def blessing_table(levels: Sequence[Blessed]) -> str:
         }
         for level in levels
     ]
-    return _table(records, right=("blessed", "J/token"), style="simple")
+    return table(records, right=("blessed", "J/token"), style="simple")
 
 
 def short_cases(of: Iterable[CaseKey]) -> dict[CaseKey, str]:
@@ -115,7 +115,8 @@ def split(rows: Sequence[Row]) -> tuple[list[LevelRow], list[ClaimRow]]:
     return sorted(levels, key=lambda row: natural(row.key)), sorted(claims, key=lambda row: natural(row.key))
 
 
-def _table(records: list[dict[str, str]], *, right: Sequence[str], style: str) -> str:
+def table(records: list[dict[str, str]], *, right: Sequence[str], style: str) -> str:
+    """Records as a table, without the columns in which nothing stands; ``right`` are aligned to the right."""
     from tabulate import tabulate  # only a run with something to show needs it
 
     columns = [name for name in (records[0] if records else {}) if any(r[name] for r in records)]

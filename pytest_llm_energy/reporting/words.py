@@ -58,6 +58,21 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
+def duration(seconds: float) -> str:
+    """A time as ``--energy-time-budget`` takes it, to the second: ``90s`` as ``1m30s``, ``15m``, ``1h30m``."""
+    whole = round(seconds)
+    parts = (whole // 3600, "h"), (whole // 60 % 60, "m"), (whole % 60, "s")
+    return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
+
+
+def about(seconds: float) -> str:
+    """A time that is estimated: to seconds, from a minute on to ten of them, from ten minutes on to minutes."""
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    step = 1 if seconds < 60 else 10 if seconds < 600 else 60
+    return duration(round(seconds / step) * step)
+
+
 def spread(row: LevelRow) -> str:
     """Relative spread of the runs of a level."""
     return "" if row.spread is None else f"{row.spread * 100:.1f} %"

@@ -23,6 +23,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag=
         arguments: of engines, on top of those that scenarios ask for, as ``engine.name``; of a server, its URL.
         session: id of the suite run, the same in all its processes; empty in journals of schema 1.
         opening: id of this record, unique among journals; empty in journals of schema 1.
+        left_out: cases that were selected, and left out by the time budget of the run.
     """
 
     schema: int
@@ -38,6 +39,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag=
     arguments: dict[str, Any] = {}
     session: str = ""
     opening: str = ""
+    left_out: tuple[CaseKey, ...] = ()
 
 
 class Began(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="began"):

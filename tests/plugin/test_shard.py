@@ -107,7 +107,7 @@ def test_what_is_no_shard_is_refused(pytester: pytest.Pytester, shard: str) -> N
 
 def test_costs_need_a_shard_and_a_journal(pytester: pytest.Pytester) -> None:
     for options, message in (
-        (["--energy-costs=j.jsonl"], "*give --energy-shard too"),
+        (["--energy-costs=j.jsonl"], "*give --energy-shard or --energy-time-budget too"),
         (["--energy-costs=j.jsonl", "--energy-shard=1/2"], "*no journal at *j.jsonl"),
     ):
         result = pytester.runpytest_subprocess(*options)
