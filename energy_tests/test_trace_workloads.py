@@ -12,8 +12,8 @@ from pytest_llm_energy import Scenario, Series, saves_on
 from pytest_llm_energy.fixtures import EnergyMeter
 from pytest_llm_energy.workloads.packaged import packaged
 
-LENGTHS = [*((i, o) for i in (32, 512, 2048) for o in (8, 32, 128)), (512, 512)]
-"""Short ones of each kind, which tell prefill from decode, and one with an output as long as conversations have."""
+LENGTHS = [*((i, o) for i in (32, 512, 2048) for o in (8, 128)), (2048, 32), (512, 512)]
+"""Short and long ones of each kind, which tell prefill from decode; the longest output is one of a conversation."""
 
 
 def grid(plain: Scenario) -> Series:

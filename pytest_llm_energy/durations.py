@@ -13,6 +13,7 @@ from pytest_llm_energy import markers
 from pytest_llm_energy.errors import BaselineError
 from pytest_llm_energy.fixtures import CASE
 from pytest_llm_energy.measuring import Plan
+from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.verdicts.baselines import Baseline, read_baseline
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
@@ -81,9 +82,12 @@ class Durations:
         plan = self._session.plan_for(key.gpu)
         if self._journal and key in self._journal.seconds:
             return self._recorded(self._journal, key, plan)
-        arms = list(self._recorded_batches(key)) or [(engine, 0.0) for engine in _engines_of_arms(item)]
         between = CPU_WINDOW_OVERHEAD_SECONDS if key.gpu == "cpu" else WINDOW_OVERHEAD_SECONDS
-        each = (arm_serving(batch, plan, between) for engine, batch in arms for _ in range(self._sides(engine)))
+        each = (
+            arm_serving(batch, plan, between)
+            for engine, batch in self._batches(item)
+            for _ in range(self._sides(engine))
+        )
         return sum(each, start=Serving())
 
     def engines(self, item: pytest.Item) -> dict[str, float]:
@@ -126,11 +130,16 @@ class Durations:
             metered_seconds=windows * (window + longer), seconds=windows * (journal.seconds[key] / then + longer)
         )
 
-    def _recorded_batches(self, key: CaseKey) -> Iterator[tuple[str | None, float]]:
-        """Engine, and seconds of a batch (or call), of each arm that the baseline holds of a case."""
+    def _batches(self, item: pytest.Item) -> list[tuple[str | None, float]]:
+        """Engine, and seconds of a batch (or call), of each arm of a case; 0 s where the baseline does not tell."""
+        key = item.stash[CASE]
         baseline = self._baseline(key.gpu, key.finding)
-        if baseline is not None:
-            yield from recorded_batches(baseline, key.case)
+        recorded = list(recorded_batches(baseline, key.case)) if baseline else []
+        scenarios = list(dict.fromkeys(markers.scenarios(item)))
+        if not scenarios:  # functions, which the test's body alone knows
+            return [(identity.get("engine"), seconds) for identity, seconds in recorded] or [(None, 0.0)] * 2
+        served = [(scenario.engine, scenario.identity()) for scenario in scenarios]
+        return [(engine, next((s for known, s in recorded if known == work), 0.0)) for engine, work in served]
 
     def _read_baseline(self, gpu: str, finding: str) -> Baseline | None:
         """The baseline; None for one that cannot be read, which is an error of its cases, not of the shards."""
@@ -140,8 +149,8 @@ class Durations:
             return None
 
 
-def recorded_batches(baseline: Baseline, name: str) -> Iterator[tuple[str | None, float]]:
-    """Engine, and seconds of a batch (or call), of each arm that a baseline holds of a case."""
+def recorded_batches(baseline: Baseline, name: str) -> Iterator[tuple[Identity, float]]:
+    """What each arm that a baseline holds of a case serves, and the seconds of a batch (or call)."""
     case = baseline.cases.get(name)
     if case is None:
         return
@@ -149,7 +158,7 @@ def recorded_batches(baseline: Baseline, name: str) -> Iterator[tuple[str | None
     for arm, identity in case.arms.items():
         seconds = [value for start in starts if arm in start for value in start[arm].seconds_per_token]
         tokens = identity.get("output_tokens", 1) * identity.get("batch_size", 1)
-        yield identity.get("engine"), statistics.fmean(seconds) * tokens if seconds else 0.0
+        yield identity, statistics.fmean(seconds) * tokens if seconds else 0.0
 
 
 def arm_serving(batch_seconds: float, plan: Plan, overhead_seconds: float = WINDOW_OVERHEAD_SECONDS) -> Serving:
@@ -175,8 +184,3 @@ def start_seconds(engine_key: str, gpu: str) -> float:
     elif facts.get("enforce_eager"):
         kind = "vllm eager"
     return ENGINE_START_SECONDS if gpu == "cpu" else GPU_START_SECONDS.get(kind, ENGINE_START_SECONDS)
-
-
-def _engines_of_arms(item: pytest.Item) -> list[str | None]:
-    """Engines of the arms that a case measures, as far as its parameters tell; two functions where they do not."""
-    return [scenario.engine for scenario in dict.fromkeys(markers.scenarios(item))] or [None, None]
