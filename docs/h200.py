@@ -4,28 +4,21 @@ import dataclasses
 import itertools
 import math
 import statistics
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from docs.journals import BASELINES, all_rows, fenced, read, session
 from pytest_llm_energy.durations import Serving, arm_serving, recorded_batches, start_seconds
 from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.tables import level_table, natural, short_cases, split
 from pytest_llm_energy.session import GPU_PLAN
-from pytest_llm_energy.verdicts.baselines import read_baseline, read_published
-from pytest_llm_energy.verdicts.journal import Journal, read_journal
-from pytest_llm_energy.verdicts.judge import judge_recorded
+from pytest_llm_energy.verdicts.baselines import read_baseline
+from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey
-from pytest_llm_energy.verdicts.noise import read_gpu_baselines
 from pytest_llm_energy.verdicts.records import Ran
 from pytest_llm_energy.verdicts.reference import by_start
-from pytest_llm_energy.verdicts.rows import ClaimRow, Row
 
-ROOT = Path(__file__).parents[1]
-BASELINES = ROOT / "baselines"
-MEASUREMENTS = ROOT / "docs" / "measurements"
-BLESSED = read_gpu_baselines(BASELINES, "h200")
 SESSIONS = (
     "first-session",
     "second-session",
@@ -45,11 +38,11 @@ def conditions() -> str:
     """When, where and with what each session was measured."""
     rows = []
     for name in SESSIONS:
-        journal = _journal(name)
+        journal = read(f"h200/{name}")
         opened, stack = journal.opened, {k: v for s in journal.starts.values() for k, v in s.stack.items()}
         rows.append(
             {
-                "session": _session(name),
+                "session": session(name),
                 "findings": "\n".join(sorted({check.key.finding for check in journal.checks})),
                 "when (UTC)": opened.when[:16].replace("T", " "),
                 "boards": "\n".join(sorted({b for o in journal.openings for b in o.fingerprint.boards})),
@@ -58,30 +51,7 @@ def conditions() -> str:
                 "starts": len(journal.starts),
             }
         )
-    return _fenced(tabulate(rows, headers="keys", disable_numparse=True))
-
-
-def claims() -> str:
-    """The paper's figure of each finding beside those measured, a line per session."""
-    measured: dict[tuple[CaseKey, str], list[tuple[str, ClaimRow]]] = {}
-    for name in SESSIONS:
-        for row in _rows(_journal(name)):
-            if isinstance(row, ClaimRow):
-                measured.setdefault((row.key, row.says), []).append((_session(name), row))
-    cases = short_cases(key for key, _ in measured)
-    rows = [
-        {
-            "finding": key.finding,
-            "case": cases[key],
-            "claim": says,
-            "paper": found[0][1].paper or "",
-            "session": "\n".join(session for session, _ in found),
-            "H200": "\n".join(words.measured(row) for _, row in found),
-            "verdict": "\n".join(row.verdict for _, row in found),
-        }
-        for (key, says), found in sorted(measured.items(), key=lambda item: natural(item[0][0]))
-    ]
-    return _fenced(tabulate(rows, headers="keys", disable_numparse=True))
+    return fenced([tabulate(rows, headers="keys", disable_numparse=True)])
 
 
 def expected_serving(journal: Journal, key: CaseKey) -> Serving:
@@ -98,7 +68,7 @@ def costs() -> str:
     """What each session was expected to take beside what it took, without and with engine starts."""
     rows = []
     for name in SESSIONS:
-        journal = _journal(name)
+        journal = read(f"h200/{name}")
         if not journal.seconds:
             continue
         expected = sum(expected_serving(journal, key).seconds for key in journal.seconds)
@@ -108,7 +78,7 @@ def costs() -> str:
         starting = math.fsum(start.seconds for start in starts)
         rows.append(
             {
-                "session": _session(name),
+                "session": session(name),
                 "cases": len(journal.seconds),
                 "expected": f"{expected:.0f} s",
                 "took": f"{took:.0f} s",
@@ -119,14 +89,14 @@ def costs() -> str:
                 "ratio in all": f"{(expected + expected_starts) / (took + starting):.2f}",
             }
         )
-    return _fenced(tabulate(rows, headers="keys", disable_numparse=True))
+    return fenced([tabulate(rows, headers="keys", disable_numparse=True)])
 
 
 def spread() -> str:
     """How levels scatter: from window to window of a start, from session to session, and from board to board."""
     arms: dict[tuple[CaseKey, str], dict[str, list[Arm]]] = {}
     for name in SESSIONS:
-        journal = _journal(name)
+        journal = read(f"h200/{name}")
         for check in journal.checks:
             for arm in journal.measured(check).arms:
                 board = ", ".join(journal.opened_for(check.key).fingerprint.boards)
@@ -151,7 +121,7 @@ def spread() -> str:
                 "boards apart": _apart([statistics.geometric_mean(sessions) for sessions in levels], digits=1),
             }
         )
-    return _fenced(tabulate(rows, headers="keys", disable_numparse=True))
+    return fenced([tabulate(rows, headers="keys", disable_numparse=True)])
 
 
 def _apart(levels: Sequence[float], *, digits: int) -> str:
@@ -164,18 +134,18 @@ def starts() -> str:
     rows = []
     for name in SESSIONS:
         of_engine: dict[str, list[float]] = {}
-        for start in _journal(name).starts.values():
+        for start in read(f"h200/{name}").starts.values():
             of_engine.setdefault("vllm" if "vllm" in start.stack else "transformers", []).append(start.seconds)
         for engine, seconds in sorted(of_engine.items()):
-            row = [_session(name), engine, len(seconds)]
+            row = [session(name), engine, len(seconds)]
             rows.append([*row, *(f"{of(seconds):.0f} s" for of in (min, statistics.median, max))])
     headers = ["session", "engine", "starts", "shortest", "median", "longest"]
-    return _fenced(tabulate(rows, headers, disable_numparse=True))
+    return fenced([tabulate(rows, headers, disable_numparse=True)])
 
 
 def against(*names: str, folder: str = "h200") -> str:
     """Two stacks side by side, in one run or several: who is measured against whom, and the levels."""
-    levels, _ = split([row for name in names for row in _rows(_journal(name, folder))])
+    levels, _ = split([row for name in names for row in all_rows(f"{folder}/{name}")])
     change = levels[0].change
     assert change is not None
     lines = [
@@ -184,25 +154,4 @@ def against(*names: str, folder: str = "h200") -> str:
         "",
         level_table(levels, style="simple"),
     ]
-    return _fenced("\n".join(lines))
-
-
-def _rows(journal: Journal) -> Iterator[Row]:
-    """Verdicts without a baseline: claims against the paper, levels against another stack where there is one."""
-    for key in sorted({check.key for check in journal.checks}):
-        published = read_published(BASELINES, key.finding)
-        yield from judge_recorded(
-            journal, key, baseline=None, published=published, budget=None, gpu_baselines=BLESSED
-        )
-
-
-def _journal(name: str, folder: str = "h200") -> Journal:
-    return read_journal(MEASUREMENTS / folder / f"{name}.jsonl.gz")
-
-
-def _session(name: str) -> str:
-    return name.partition("-session")[0]
-
-
-def _fenced(text: str) -> str:
-    return "\n".join(["```text", *(line.rstrip() for line in text.splitlines()), "```"])
+    return fenced(lines)

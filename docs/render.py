@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,8 @@ import msgspec
 from tabulate import tabulate
 
 from benchmarks import accuracy_report, power_report, time_to_verdict, trace_binning
-from docs import h200, workloads
+from docs import findings, h200, workloads
+from docs.journals import BASELINES, MEASUREMENTS, ROOT, fenced
 from pytest_llm_energy import Scenario
 from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.messages import failure
@@ -31,18 +32,15 @@ from pytest_llm_energy.verdicts.noise import ASSUMED, BOARDS_WORTH, WINDOWS_WORT
 from pytest_llm_energy.verdicts.rows import failing
 from tests.journals import SimulatedSession
 
-ROOT = Path(__file__).parents[1]
-BASELINES = ROOT / "baselines"
-CPU_JOURNAL = ROOT / "docs" / "measurements" / "cpu.jsonl.gz"
+CPU_JOURNAL = MEASUREMENTS / "cpu.jsonl.gz"
 
-METER_ACCURACY = ROOT / "docs" / "measurements" / "meter-accuracy-h200.json"
-GATE_POWER = ROOT / "docs" / "measurements" / "gate-power.json"
-TIME_TO_VERDICT = ROOT / "docs" / "measurements" / "time-to-verdict.json"
-TRACE_BINNING = ROOT / "docs" / "measurements" / "trace-binning.json"
+METER_ACCURACY = MEASUREMENTS / "meter-accuracy-h200.json"
+GATE_POWER = MEASUREMENTS / "gate-power.json"
+TIME_TO_VERDICT = MEASUREMENTS / "time-to-verdict.json"
+TRACE_BINNING = MEASUREMENTS / "trace-binning.json"
 
 H200_PARTS: dict[str, Callable[[], str]] = {
     "h200-conditions": h200.conditions,
-    "h200-claims": h200.claims,
     "h200-spread": h200.spread,
     "h200-starts": h200.starts,
     "h200-costs": h200.costs,
@@ -60,6 +58,11 @@ WORKLOAD_PARTS: dict[str, Callable[[], str]] = {
     "workload-ideal": workloads.above_the_ideal,
 }
 
+FINDING_PARTS: dict[str, Callable[[], str]] = {
+    "findings": findings.overview,
+    **{f"finding-{finding}": partial(findings.section, finding) for finding in findings.FINDINGS},
+}
+
 SHOWN_LEVELS = ("batching", "mixture-of-experts")
 """Findings whose levels the README shows; the whole table is forty rows."""
 
@@ -71,6 +74,7 @@ def main() -> int:
         if not path.exists() or path.read_text() != text:
             stale.append(path.relative_to(ROOT))
             if "--check" not in sys.argv:
+                path.parent.mkdir(exist_ok=True)
                 path.write_text(text)
     for name in stale:
         print(f"{name}: {'not up to date; run make docs' if '--check' in sys.argv else 'written'}")
@@ -94,6 +98,9 @@ def _generated() -> Iterator[tuple[Path, str]]:
     yield gate, _filled(gate.read_text(), parts)
     measured = ROOT / "docs" / "h200.md"
     yield measured, _filled(measured.read_text(), H200_PARTS)
+    paper = ROOT / "docs" / "findings.md"
+    yield paper, _filled(paper.read_text(), FINDING_PARTS)
+    yield from findings.pictures()
     costs = ROOT / "docs" / "workloads.md"
     yield costs, _filled(costs.read_text(), {**WORKLOAD_PARTS, "trace-binning": _trace_binning})
     for name, kind in (("baseline", Baseline), ("published", Published)):
@@ -177,13 +184,13 @@ def _wrapped(line: str) -> Iterator[str]:
 
 def _meter_accuracy() -> str:
     report = accuracy_report.read(METER_ACCURACY)
-    return _fenced([accuracy_report.conditions(report), "", *accuracy_report.text_lines(report)])
+    return fenced([accuracy_report.conditions(report), "", *accuracy_report.text_lines(report)])
 
 
 def _gate_power() -> str:
     report = power_report.read(GATE_POWER)
     lines = [power_report.conditions(report), "", *power_report.text_lines(report), ""]
-    return _fenced(
+    return fenced(
         [
             *lines,
             *power_report.goal_lines(report),
@@ -200,7 +207,7 @@ def _gate_power() -> str:
 def _noise() -> str:
     """What the committed baselines of H200s tell."""
     known = read_gpu_baselines(BASELINES, "h200").noise(method="nvml-counter", simulated=False)
-    return _fenced([words.noise("h200", known)])
+    return fenced([words.noise("h200", known)])
 
 
 def _assumed() -> str:
@@ -214,15 +221,11 @@ def _assumed() -> str:
 
 
 def _time_to_verdict() -> str:
-    return _fenced(time_to_verdict.text_lines(time_to_verdict.read(TIME_TO_VERDICT)))
+    return fenced(time_to_verdict.text_lines(time_to_verdict.read(TIME_TO_VERDICT)))
 
 
 def _trace_binning() -> str:
-    return _fenced(trace_binning.text_lines(trace_binning.read(TRACE_BINNING)))
-
-
-def _fenced(lines: Iterable[str]) -> str:
-    return "\n".join(["```text", *(line.rstrip() for line in lines), "```"])
+    return fenced(trace_binning.text_lines(trace_binning.read(TRACE_BINNING)))
 
 
 def _regression() -> str:

@@ -1,10 +1,10 @@
 """The figures of docs/workloads.md, from the committed journals."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from tabulate import tabulate
 
+from docs.journals import blessed, fenced, read
 from pytest_llm_energy.hardware.catalogue import gpu_spec
 from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.workloads import Costed, estimate_lines, workload_lines
@@ -12,17 +12,13 @@ from pytest_llm_energy.serving.flops import request_flops
 from pytest_llm_energy.serving.models import model_named
 from pytest_llm_energy.verdicts.configurations import Configuration, configurations
 from pytest_llm_energy.verdicts.estimates import excess
-from pytest_llm_energy.verdicts.journal import Journal, read_journal
+from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm
-from pytest_llm_energy.verdicts.noise import read_gpu_baselines
 from pytest_llm_energy.workloads.estimate import estimate, fitted
 from pytest_llm_energy.workloads.ideal import ideal_joules
 from pytest_llm_energy.workloads.packaged import packaged
 
-MEASUREMENTS = Path(__file__).parent / "measurements"
-NOISE = read_gpu_baselines(Path(__file__).parents[1] / "baselines", "h200").noise(
-    method="nvml-counter", simulated=False
-)
+NOISE = blessed("h200").noise(method="nvml-counter", simulated=False)
 BOTH_ENGINES = "h200/seventh-session-engines"
 ELSEWHERE = ("workloads/decode-of-512-tokens", "h200/fourth-session-prefill", "h200/fourth-session-online")
 FULL_BATCH = 16
@@ -54,7 +50,7 @@ def estimates() -> str:
             for each in _measured(BOTH_ENGINES)
         ]
         lines += [*workload_lines(histogram), "", *estimate_lines(costed), ""]
-    return _fenced(lines)
+    return fenced(lines)
 
 
 def model() -> str:
@@ -71,7 +67,7 @@ def model() -> str:
         f"(at worst {fit.worst_error:+.1%}) on those of a length that was left out"
         for name, fit in fits.items()
     ]
-    return _fenced([*table.splitlines(), "", *says])
+    return fenced([*table.splitlines(), "", *says])
 
 
 def elsewhere() -> str:
@@ -90,11 +86,11 @@ def elsewhere() -> str:
         if each.batch_size >= FULL_BATCH
     ]
     headers = ["input tokens", "output tokens", "batch", "J/request", "the model says"]
-    return _fenced(str(tabulate(rows, headers, disable_numparse=True)).splitlines())
+    return fenced(str(tabulate(rows, headers, disable_numparse=True)).splitlines())
 
 
 def _measured(*names: str) -> list[Configuration]:
-    return configurations([_journal(name) for name in names], noises={"h200": NOISE})
+    return configurations([read(name) for name in names], noises={"h200": NOISE})
 
 
 def above_the_ideal() -> str:
@@ -102,13 +98,13 @@ def above_the_ideal() -> str:
     flops = request_flops(model_named(MODEL), [LENGTHS])[LENGTHS].total
     ideal = ideal_joules({LENGTHS: 1}, {LENGTHS: flops}, gpu_spec("h200"))
     rows = []
-    for batch_size, arms in sorted(_by_batch(_journal(BOTH_ENGINES))):
+    for batch_size, arms in sorted(_by_batch(read(BOTH_ENGINES))):
         cells = [words.change(excess(arms[name], ideal, noise=NOISE)) for name in ("vllm", "transformers")]
         rows.append([batch_size, *cells])
     headers = ["batch", "vLLM above the ideal", "transformers above the ideal"]
     table = str(tabulate(rows, headers, disable_numparse=True))
     says = f"the ideal: {words.joules(ideal)} a request of {LENGTHS[0]} + {LENGTHS[1]} tokens"
-    return _fenced([says, "", *table.splitlines()])
+    return fenced([says, "", *table.splitlines()])
 
 
 def _by_batch(journal: Journal) -> Iterator[tuple[int, dict[str, Arm]]]:
@@ -118,11 +114,3 @@ def _by_batch(journal: Journal) -> Iterator[tuple[int, dict[str, Arm]]]:
             identity = arms["vllm"].identity
             assert identity is not None
             yield identity["batch_size"], arms
-
-
-def _journal(name: str) -> Journal:
-    return read_journal(MEASUREMENTS / f"{name}.jsonl.gz")
-
-
-def _fenced(lines: list[str]) -> str:
-    return "\n".join(["```text", *(line.rstrip() for line in "\n".join(lines).rstrip().splitlines()), "```"])

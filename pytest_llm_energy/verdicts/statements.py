@@ -84,7 +84,7 @@ def _judge_statement(statement: Statement, key: CaseKey, figure: Figure | None) 
         interval=statement.interval,
         kind=statement.kind,
         verdict=verdict,
-        paper=_paper(figure) if figure else None,
+        paper=in_words(figure) if figure else None,
         reason=reason,
     )
 
@@ -98,7 +98,8 @@ def _size_differs(statement: Statement, key: CaseKey, figure: Figure) -> bool:
     return interval.high < published - figure.tolerance or interval.low > published + figure.tolerance
 
 
-def _paper(figure: Figure) -> str:
+def in_words(figure: Figure) -> str:
+    """A published figure: ``up to +54.24 %``, or ``stated`` where it is a mere direction."""
     where = f" ({figure.gpu})" if figure.gpu else ""
     if figure.value is None:
         return f"stated{where}"

@@ -1,0 +1,75 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from docs import findings
+from docs.drawing import svg
+from docs.findings_plots import PLOTS, plot
+from docs.recorded import CPU, H200, claims
+from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.rows import ClaimRow, ClaimVerdict
+from pytest_llm_energy.verdicts.statistics import Interval
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = sorted(path.stem for path in (ROOT / "baselines" / "published").glob("*.json"))
+SECTIONS = re.split(r"^## ", (ROOT / "docs" / "findings.md").read_text(), flags=re.MULTILINE)[1:]
+
+
+def row(verdict: ClaimVerdict) -> ClaimRow:
+    key = CaseKey(gpu="h200", finding="batching", case="falls[4]")
+    return ClaimRow(
+        key=key, says="batched saves", interval=Interval(-0.7, -0.8, -0.6), kind="effect", verdict=verdict
+    )
+
+
+def test_every_published_finding_has_a_section_and_a_plot() -> None:
+    assert sorted(findings.FINDINGS) == PUBLISHED
+    assert sorted(PLOTS) == PUBLISHED
+    assert [section.partition("\n")[0] for section in SECTIONS] == list(findings.FINDINGS)
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.partition("\n")[0])
+def test_every_section_has_one_line_of_verdict(section: str) -> None:
+    (verdict,) = re.findall(r"^\*\*Verdict:\*\* (.+)$", section, flags=re.MULTILINE)
+    assert re.match(r"Holds|Open|Fails|Not measured", verdict, flags=re.IGNORECASE)
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.partition("\n")[0])
+def test_every_plot_that_a_section_shows_lies_there(section: str) -> None:
+    for shown in re.findall(r"^!\[.*\]\((.+)\)$", section, flags=re.MULTILINE):
+        assert (ROOT / "docs" / shown).is_file()
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "says"),
+    [
+        (["confirms", "confirms"], "holds"),
+        (["confirms", "inconclusive"], "open in part"),
+        (["inconclusive"], "open"),
+        (["confirms", "inconclusive", "contradicts"], "holds in part"),
+        (["inconclusive", "contradicts"], "fails"),
+    ],
+)
+def test_a_session_holds_only_when_it_confirms_all_that_it_measured(
+    verdicts: list[ClaimVerdict], says: str
+) -> None:
+    assert findings.outcome([row(verdict) for verdict in verdicts]) == says
+
+
+def test_a_finding_that_no_journal_is_about_is_not_measured() -> None:
+    assert not claims("hardware-speed", (*H200, *CPU))
+    assert findings.verdict([], []) == "Not measured."
+    assert plot("batching") is not None
+
+
+def test_a_finding_measured_on_a_cpu_alone_says_so() -> None:
+    on_cpu = claims("batching", CPU)
+    assert findings.verdict([], on_cpu).startswith("Not measured on H200. Holds on a CPU")
+
+
+def test_a_plot_comes_out_the_same_twice() -> None:
+    first, second = plot("cuda-graphs"), plot("cuda-graphs")
+    assert first is not None
+    assert second is not None
+    assert svg(first) == svg(second)
