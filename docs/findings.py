@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from docs.asides import Aside, asides
 from docs.drawing import svg
 from docs.findings_plots import plot
 from docs.journals import MEASUREMENTS, ROOT, fenced
@@ -53,14 +54,17 @@ def overview() -> str:
 def section(finding: str) -> str:
     """Whether a finding holds, the plot, and the paper's figure beside ours in every session."""
     seen, on_cpu = claims(finding), claims(finding, CPU)
-    lines = [f"**Verdict:** {verdict(seen, on_cpu)}"]
+    beside = asides(finding)
+    lines = [f"**Verdict:** {verdict(seen, on_cpu, beside)}"]
     if plot(finding):
         lines += ["", f"![plot of {finding}]({picture(finding).relative_to(ROOT / 'docs')})"]
     if seen or on_cpu:
         lines += ["", fenced([_table(seen, on_cpu)])]
+    if beside:
+        lines += ["", "Not asked for by a test, and told by the same runs:", "", fenced([_asides_table(beside)])]
     unjudged = list(_unjudged(finding))
     if unjudged:
-        lines += ["", "In the paper too, and judged in no journal of H200s:", "", *unjudged]
+        lines += ["", "In the paper too, and not judged on H200s:", "", *unjudged]
     return "\n".join(lines)
 
 
@@ -76,7 +80,7 @@ def pictures() -> Iterator[tuple[Path, str]]:
             yield picture(finding), svg(figure)
 
 
-def verdict(on_h200: Sequence[Judged], on_cpu: Sequence[Judged]) -> str:
+def verdict(on_h200: Sequence[Judged], on_cpu: Sequence[Judged], beside: Sequence[Aside] = ()) -> str:
     """One line on whether a finding holds today, and on what."""
     if not on_h200 and not on_cpu:
         return "Not measured."
@@ -93,6 +97,10 @@ def verdict(on_h200: Sequence[Judged], on_cpu: Sequence[Judged]) -> str:
             f'the paper\'s "up to" is exceeded on H200 in {len(beyond)} of '
             f"{words.counted(len(bounded), 'effect')}, by one of {words.percent(largest)}"
         )
+    against = [each for each in beside if each.verdict == "contradicts"]
+    for says in dict.fromkeys(each.figure.says for each in against):
+        number, of = (sum(each.figure.says == says for each in some) for some in (against, beside))
+        parts.append(f"contradicted in {number} of {of} comparisons: {says}")
     return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
 
 
@@ -187,6 +195,24 @@ def _table(on_h200: Sequence[Judged], on_cpu: Sequence[Judged]) -> str:
     return str(tabulate(rows, headers="keys", disable_numparse=True))
 
 
+def _asides_table(beside: Sequence[Aside]) -> str:
+    """Statement by statement, a line per session and case."""
+    found: dict[str, list[Aside]] = {}
+    for each in beside:
+        found.setdefault(each.figure.id, []).append(each)
+    rows = [
+        {
+            "statement": of[0].figure.says,
+            "case": "\n".join(each.case for each in of),
+            "session": "\n".join(each.session for each in of),
+            "measured": "\n".join(each.measured for each in of),
+            "verdict": "\n".join(each.verdict for each in of),
+        }
+        for of in found.values()
+    ]
+    return str(tabulate(rows, headers="keys", disable_numparse=True))
+
+
 def _briefly(seen: Sequence[Judged]) -> str:
     """The range of what was measured, by claim."""
     ranges: dict[str, list[ClaimRow]] = {}
@@ -212,10 +238,11 @@ def _published_briefly(finding: str) -> str:
 
 
 def _unjudged(finding: str) -> Iterator[str]:
-    """Published statements that no check on H200s names."""
+    """Published statements that nothing on H200s says anything of."""
     on_h200, on_cpu = (
         {figure for _, check, _ in checks(finding, names) for figure in check.figures} for names in (H200, CPU)
     )
+    beside = {each.figure.id for each in asides(finding)}
     for figure in published(finding).figures:
-        if figure.id not in on_h200:
+        if figure.id not in on_h200 | beside:
             yield f"- {figure.says} ({figure.source}){'; on a CPU alone' if figure.id in on_cpu else ''}"

@@ -3,7 +3,6 @@
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 import matplotlib
@@ -28,7 +27,7 @@ from docs.drawing import (
     marker_of,
     with_legend,
 )
-from docs.recorded import CPU, H200, Effect, checks, claims, effects, field, levels, published
+from docs.recorded import CPU, H200, Effect, checks, claims, effects, field, levels, per_device, published
 from pytest_llm_energy.verdicts.claims import SavesOn
 from pytest_llm_energy.verdicts.estimates import workload_effects
 from pytest_llm_energy.verdicts.measured import CaseKey
@@ -145,7 +144,7 @@ def _devices(finding: str) -> Figure | None:
         found = effects(finding, of=of)
         if not found:
             return None
-        points = [_point(_per_device(x) if of is WATTS else x, _batch_and_devices) for x in found]
+        points = [_point(per_device(x) if of is WATTS else x, _batch_and_devices) for x in found]
         places = in_groups(points)
         figures = [each for each in published(finding).figures if each.quantity == quantity and each.value]
         paper = {each.id: rf".*\n{each.where['tp']} GPUs" for each in figures}
@@ -256,14 +255,6 @@ def _stated(finding: str, paper: Mapping[str, str], groups: Sequence[str]) -> li
 
 def _point(effect: Effect, group: Callable[[Effect], str]) -> Point:
     return Point(group=group(effect), session=NAMES[effect.journal], interval=effect.interval)
-
-
-def _per_device(effect: Effect) -> Effect:
-    """Of the power of all devices, that of one; the control has one."""
-    devices = field(effect.arm, "tensor_parallel_size")
-    interval = effect.interval
-    bounds = ((1 + x) / devices - 1 for x in (interval.value, interval.low, interval.high))
-    return replace(effect, interval=Interval(*bounds))
 
 
 def _batch(effect: Effect) -> str:

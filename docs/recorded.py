@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from docs import journals
 from docs.h200 import SESSIONS
@@ -123,6 +123,14 @@ def effects(finding: str, names: Sequence[str] = H200, *, of: Quantity = JOULES)
         for name, check, measured in checks(finding, names)
         for arm, interval in _effects(name, check, measured, of)
     ]
+
+
+def per_device(effect: Effect) -> Effect:
+    """Of the power of all devices, that of one; the control has one."""
+    devices = field(effect.arm, "tensor_parallel_size")
+    interval = effect.interval
+    bounds = ((1 + x) / devices - 1 for x in (interval.value, interval.low, interval.high))
+    return replace(effect, interval=Interval(*bounds))
 
 
 def _effects(name: str, check: Checked, measured: Measured, of: Quantity) -> Iterator[tuple[Arm, Interval]]:

@@ -1,6 +1,7 @@
 """The figures of docs/workloads.md, from the committed journals."""
 
 from collections.abc import Iterator
+from functools import cache
 
 from tabulate import tabulate
 
@@ -21,6 +22,7 @@ from pytest_llm_energy.workloads.packaged import packaged
 NOISE = blessed("h200").noise(method="nvml-counter", simulated=False)
 BOTH_ENGINES = "h200/seventh-session-engines"
 ELSEWHERE = ("workloads/decode-of-512-tokens", "h200/fourth-session-prefill", "h200/fourth-session-online")
+TRACES = ("azure_2023_conv", "azure_2023_code")
 FULL_BATCH = 16
 MODEL = "Llama-3.1-8B"
 LENGTHS = (512, 64)
@@ -37,10 +39,9 @@ TERMS = (
 def estimates() -> str:
     """``llm-energy estimate`` over Azure's traces, by what one session measured of two engines."""
     lines: list[str] = []
-    traces = [packaged(trace) for trace in ("azure_2023_conv", "azure_2023_code")]
-    flops = request_flops(model_named(MODEL), sorted({(i, o) for trace in traces for i, o, _ in trace.counts}))
+    traces = [packaged(trace) for trace in TRACES]
     for histogram in traces:
-        ideal = ideal_joules(histogram, {lengths: of.total for lengths, of in flops.items()}, gpu_spec("h200"))
+        ideal = ideal_joules(histogram, _flops(), gpu_spec("h200"))
         costed = [
             Costed(
                 name=each.name,
@@ -95,8 +96,7 @@ def _measured(*names: str) -> list[Configuration]:
 
 def above_the_ideal() -> str:
     """How far two engines lie above the ideal, by batch size."""
-    flops = request_flops(model_named(MODEL), [LENGTHS])[LENGTHS].total
-    ideal = ideal_joules({LENGTHS: 1}, {LENGTHS: flops}, gpu_spec("h200"))
+    ideal = ideal_joules({LENGTHS: 1}, _flops(), gpu_spec("h200"))
     rows = []
     for batch_size, arms in sorted(_by_batch(read(BOTH_ENGINES))):
         cells = [words.change(excess(arms[name], ideal, noise=NOISE)) for name in ("vllm", "transformers")]
@@ -105,6 +105,14 @@ def above_the_ideal() -> str:
     table = str(tabulate(rows, headers, disable_numparse=True))
     says = f"the ideal: {words.joules(ideal)} a request of {LENGTHS[0]} + {LENGTHS[1]} tokens"
     return fenced([says, "", *table.splitlines()])
+
+
+@cache
+def _flops() -> dict[tuple[int, int], int]:
+    """Operations of every request here, by its lengths: counting them takes seconds."""
+    lengths = {(i, o) for trace in TRACES for i, o, _ in packaged(trace).counts}
+    counted = request_flops(model_named(MODEL), sorted({LENGTHS, *lengths}))
+    return {lengths: flops.total for lengths, flops in counted.items()}
 
 
 def _by_batch(journal: Journal) -> Iterator[tuple[int, dict[str, Arm]]]:

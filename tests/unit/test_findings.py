@@ -1,12 +1,14 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from docs import findings
+from docs.asides import JUDGED, asides
 from docs.drawing import svg
 from docs.findings_plots import PLOTS, plot
-from docs.recorded import CPU, H200, claims
+from docs.recorded import CPU, H200, checks, claims, published
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.rows import ClaimRow, ClaimVerdict
 from pytest_llm_energy.verdicts.statistics import Interval
@@ -73,3 +75,19 @@ def test_a_plot_comes_out_the_same_twice() -> None:
     assert first is not None
     assert second is not None
     assert svg(first) == svg(second)
+
+
+def test_what_is_told_beside_the_tests_is_published_and_asked_for_by_none() -> None:
+    asked = {
+        figure for finding in findings.FINDINGS for _, check, _ in checks(finding, H200) for figure in check.figures
+    }
+    stated = {figure.id for finding in findings.FINDINGS for figure in published(finding).figures}
+    assert stated >= JUDGED.keys()
+    assert not asked & JUDGED.keys()
+
+
+def test_what_contradicts_the_paper_beside_the_tests_stands_in_the_verdict() -> None:
+    beside = asides("cuda-graphs")
+    against = [replace(each, verdict="contradicts") for each in beside]
+    says = f"Contradicted in {len(beside)} of {len(beside)} comparisons: {beside[0].figure.says}."
+    assert findings.verdict(claims("cuda-graphs"), [], against).endswith(says)
