@@ -20,7 +20,7 @@ from pytest_llm_energy.verdicts.statistics import Interval
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#000000")
 """Okabe and Ito's and one of Tol's, which the colour-blind tell apart."""
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 PAPER = "#555555"
 DASHES = ("--", "-.", (0, (1, 1.5)))
 NAMES = {name: journals.session(name) if name in H200 else "CPU, estimated" for name in (*H200, *CPU)}
@@ -126,10 +126,20 @@ def draw(
             marker="" if bars else marker_of(point.session),
             capsize=2.5,
         )
+    axis.set_ylim(*_bounds(points, stated, around=axis.get_ylim()))
     axis.set_xticks(range(len(groups)), groups)
     axis.set_xlim(-0.55, len(groups) - 0.45)
     axis.grid(visible=False, axis="x")
     return handles
+
+
+def _bounds(
+    points: Sequence[Point], stated: Sequence[Stated], *, around: tuple[float, float]
+) -> tuple[float, float]:
+    """Limits in which no interval is so wide that the rest cannot be told apart: it runs out of the plot."""
+    values = [0.0, *(100 * point.interval.value for point in points), *(100 * each.value for each in stated)]
+    room = 1.5 * (max(values) - min(values))
+    return max(around[0], min(values) - room), min(around[1], max(values) + room)
 
 
 def _stated_lines(axis: Axes, stated: Sequence[Stated], groups: Sequence[str]) -> list[Line2D]:
@@ -159,7 +169,7 @@ def colour_of(session: str) -> str:
 
 def marker_of(session: str) -> str:
     """The marker of a session in every plot."""
-    return MARKERS[SESSIONS.index(session) % len(MARKERS)]
+    return MARKERS[SESSIONS.index(session) % len(MARKERS)] if session != NAMES["cpu"] else "*"
 
 
 def legend_entry(name: str, *, marker: str = "", color: str = "", linestyle: str = "") -> Line2D:

@@ -163,7 +163,7 @@ def _gpu_models(finding: str) -> Figure | None:
         "torch-compile": "compile-gains-more-on-faster-gpus",
         "cuda-graphs": "graphs-gain-more-on-faster-gpus",
     }
-    axes = figure.subplots(1, 2, sharey=True)
+    axes = figure.subplots(1, 2)
     handles: dict[str, Line2D] = {}
     for axis, (technique, order) in zip(axes, techniques.items(), strict=True):
         found = effects(technique)
@@ -178,7 +178,7 @@ def _gpu_models(finding: str) -> Figure | None:
         ]
         points = [_point(effect, lambda effect: effect.key.gpu) for effect in found]
         drawn = draw(axis, points, stated, groups=[*reversed(models), ours])
-        axis.set(title=technique, xlabel="GPU model; on ours, batch sizes from left to right")
+        axis.set(title=technique, xlabel="GPU model; ours by batch size")
         axis.xaxis.label.set_size(9)
         axis.tick_params(axis="x", labelsize=8)
         handles |= {str(handle.get_label()): handle for handle in drawn}
