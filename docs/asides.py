@@ -1,4 +1,4 @@
-"""Statements of the paper that no energy test asks for, judged from the runs of those that there are."""
+"""Statements of the paper that no test asked for in a session, judged from the runs that it took."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from functools import partial
 from itertools import pairwise
 
 from docs import journals
-from docs.recorded import Effect, effects, field, per_device, published
+from docs.recorded import H200, Effect, checks, effects, field, per_device, published
 from pytest_llm_energy.reporting import words
 from pytest_llm_energy.verdicts.baselines import Figure
-from pytest_llm_energy.verdicts.quantities import SECONDS, WATTS, Quantity
+from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS, Quantity
 from pytest_llm_energy.verdicts.rows import ClaimVerdict
 
 Pair = tuple[Effect, Effect]
@@ -47,7 +47,7 @@ def _of(finding: str, figure: Figure) -> Iterator[Aside]:
 def _of_devices(finding: str, figure: Figure, *, of: Quantity) -> Iterator[Aside]:
     """Whether time, or power of a device, falls with so many devices."""
     degrees = figure.where["tp"].split(", ")
-    for effect in effects(finding, of=of):
+    for effect in _unasked(finding, figure, of=of):
         degree = str(field(effect.arm, "tensor_parallel_size"))
         if degree not in degrees:
             continue
@@ -66,7 +66,7 @@ def _of_batches(
 ) -> Iterator[Aside]:
     """Whether the effect at the smaller batch of each pair of a session lies below that at the larger."""
     sessions: dict[str, dict[int, Effect]] = {}
-    for effect in effects(finding):
+    for effect in _unasked(finding, figure):
         by_size = sessions.setdefault(journals.session(effect.journal), {})
         by_size[field(effect.arm, "batch_size")] = effect
     for session, of in sessions.items():
@@ -79,6 +79,12 @@ def _of_batches(
                 measured=f"{words.change(one)} against {words.change(other)}",
                 verdict=_decided(holds=one.high < other.low, fails=one.low > other.high),
             )
+
+
+def _unasked(finding: str, figure: Figure, *, of: Quantity = JOULES) -> Iterator[Effect]:
+    """Effects of the sessions in which no test asks for this."""
+    asked = {name for name, check, _ in checks(finding, H200) if figure.id in check.figures}
+    return (effect for effect in effects(finding, of=of) if effect.journal not in asked)
 
 
 def _outermost(of: list[Effect]) -> Iterable[Pair]:

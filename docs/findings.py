@@ -61,7 +61,7 @@ def section(finding: str) -> str:
     if seen or on_cpu:
         lines += ["", fenced([_table(seen, on_cpu)])]
     if beside:
-        lines += ["", "Not asked for by a test, and told by the same runs:", "", fenced([_asides_table(beside)])]
+        lines += ["", "Asked for by no test then, and told by the same runs:", "", fenced([_asides_table(beside)])]
     unjudged = list(_unjudged(finding))
     if unjudged:
         lines += ["", "In the paper too, and not judged on H200s:", "", *unjudged]

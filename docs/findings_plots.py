@@ -35,6 +35,8 @@ from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS, Quanti
 from pytest_llm_energy.verdicts.statistics import Interval
 from pytest_llm_energy.workloads.packaged import packaged
 
+USUAL_MODELS = ("Llama-3.1-8B", "OLMoE-1B-7B")
+
 
 def plot(finding: str) -> Figure | None:
     """The plot of a finding; None where nothing of it was measured."""
@@ -147,7 +149,7 @@ def _devices(finding: str) -> Figure | None:
         points = [_point(per_device(x) if of is WATTS else x, _batch_and_devices) for x in found]
         places = in_groups(points)
         figures = [each for each in published(finding).figures if each.quantity == quantity and each.value]
-        paper = {each.id: rf".*\n{each.where['tp']} GPUs" for each in figures}
+        paper = {each.id: rf".*\n{each.where['tp']} GPUs(\n.*)?" for each in figures}
         drawn = draw(axis, points, _stated(finding, paper, places), groups=places)
         axis.set(title=title, xlabel="batch size")
         axis.tick_params(axis="x", labelsize=8)
@@ -258,7 +260,7 @@ def _point(effect: Effect, group: Callable[[Effect], str]) -> Point:
 
 
 def _batch(effect: Effect) -> str:
-    return str(field(effect.arm, "batch_size"))
+    return f"{field(effect.arm, 'batch_size')}{_size(effect)}"
 
 
 def _batch_and_arm(effect: Effect) -> str:
@@ -266,7 +268,14 @@ def _batch_and_arm(effect: Effect) -> str:
 
 
 def _batch_and_devices(effect: Effect) -> str:
-    return f"{field(effect.arm, 'batch_size')}\n{field(effect.arm, 'tensor_parallel_size')} GPUs"
+    return f"{field(effect.arm, 'batch_size')}\n{field(effect.arm, 'tensor_parallel_size')} GPUs{_size(effect)}"
+
+
+def _size(effect: Effect) -> str:
+    """A line with the size of a model other than the usual ones."""
+    model = (effect.arm.identity or {})["model"]
+    name = model["name"] if isinstance(model, dict) else str(model)
+    return "" if name in USUAL_MODELS else f"\n{re.findall(r'[0-9.]+B|$', name)[0] or name}"
 
 
 def _batch_and_task(effect: Effect) -> str:
@@ -296,7 +305,7 @@ PLOTS: Mapping[str, Callable[[str], Figure | None]] = {
     "speculative-decoding": partial(
         _changes,
         group=_batch,
-        paper={"saves-at-small-batch": "1|2|4|8|16", "costs-at-large-batch": "128"},
+        paper={"saves-at-small-batch": r"(1|2|4|8|16)(\n.*)?", "costs-at-large-batch": r"128(\n.*)?"},
         label="batch size, speculative against plain",
     ),
     "mixture-of-experts": partial(
@@ -321,7 +330,7 @@ PLOTS: Mapping[str, Callable[[str], Figure | None]] = {
     "continuous-batching": partial(
         _changes,
         group=_batch,
-        paper={"saves-at-large-batch": "32|64|128|256"},
+        paper={"saves-at-large-batch": "32|64|128|256|512|1024"},
         label="batch size, online against offline",
     ),
     "tensor-parallel": _devices,

@@ -21,6 +21,10 @@ CPU = ("cpu",)
 """Journals, as ``journals.read`` takes them."""
 
 
+BETWEEN = {"mixture-of-experts": ("mixture", "dense")}
+"""Arm and control whose effects a finding is about, where its tests compare others too."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """A statement of a claim, judged in one session.
@@ -99,12 +103,16 @@ def checks(finding: str, names: Sequence[str]) -> Iterator[tuple[str, Checked, M
 
 def claims(finding: str, names: Sequence[str] = H200) -> list[Judged]:
     """The claims on a finding as each session judges them."""
-    cases: dict[tuple[str, CaseKey], tuple[tuple[Figure, ...], set[str]]] = {}
+    cases: dict[tuple[str, CaseKey], tuple[dict[str, tuple[Figure, ...]], set[str]]] = {}
     for name, check, measured in checks(finding, names):
-        figures = tuple(published(finding).figure(figure) for figure in check.figures)
-        cases.setdefault((name, check.key), (figures, set()))[1].update(_engines(name, measured))
+        figures, engines = cases.setdefault((name, check.key), ({}, set()))
+        engines |= _engines(name, measured)
+        if check.claim is not None:
+            of_check = tuple(published(finding).figure(figure) for figure in check.figures)
+            statements = check.claim.statements(measured, noise=journals.noise(name, check.key))
+            figures |= {statement.says: of_check for statement in statements}
     return [
-        Judged(session=journals.session(name), row=row, figures=figures, engines=frozenset(engines))
+        Judged(session=journals.session(name), row=row, figures=figures[row.says], engines=frozenset(engines))
         for (name, key), (figures, engines) in cases.items()
         for row in journals.rows(name, key)
         if isinstance(row, ClaimRow)
@@ -118,11 +126,13 @@ def levels(finding: str, names: Sequence[str] = H200) -> list[Level]:
 
 def effects(finding: str, names: Sequence[str] = H200, *, of: Quantity = JOULES) -> list[Effect]:
     """Every arm against its control, also where no claim is made; of joules per token, or of another quantity."""
-    return [
-        Effect(journal=name, key=check.key, arm=arm, interval=interval)
-        for name, check, measured in checks(finding, names)
-        for arm, interval in _effects(name, check, measured, of)
-    ]
+    found: dict[tuple[str, CaseKey, int, str], Effect] = {}
+    for name, check, measured in checks(finding, names):
+        for arm, interval in _effects(name, check, measured, of):
+            if (arm.name, measured.control) == BETWEEN.get(finding, (arm.name, measured.control)):
+                effect = Effect(journal=name, key=check.key, arm=arm, interval=interval)
+                found.setdefault((name, check.key, check.series, arm.name), effect)
+    return list(found.values())
 
 
 def per_device(effect: Effect) -> Effect:

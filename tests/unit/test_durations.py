@@ -5,7 +5,8 @@ import statistics
 import msgspec
 import pytest
 
-from docs.h200 import MEASUREMENTS, SESSIONS, expected_serving
+from docs.h200 import SESSIONS, expected_serving
+from docs.journals import MEASUREMENTS
 from pytest_llm_energy.durations import (
     ENGINE_START_SECONDS,
     GPU_START_SECONDS,
