@@ -59,9 +59,16 @@ def expected_serving(journal: Journal, key: CaseKey) -> Serving:
     shortest = min(ran.run.reading.seconds for ran in journal.records if isinstance(ran, Ran))
     plan = dataclasses.replace(GPU_PLAN, window_seconds=shortest)
     baseline = read_baseline(BASELINES, key.gpu, key.finding)
-    batches = [seconds for _, seconds in recorded_batches(baseline, key.case)] if baseline else []
+    batches = list(recorded_batches(baseline, key.case)) if baseline else []
     arms = {(ran.series, ran.arm) for ran in journal.records if isinstance(ran, Ran) and ran.key == key}
-    return sum((arm_serving(seconds, plan) for seconds in batches or [0.0] * len(arms)), start=Serving())
+    known = [(bool(identity.get("torch_compile")), seconds) for identity, seconds in batches]
+    return sum(
+        (
+            arm_serving(seconds, plan, compiled=compiled)
+            for compiled, seconds in known or [(False, 0.0)] * len(arms)
+        ),
+        start=Serving(),
+    )
 
 
 def costs() -> str:

@@ -20,13 +20,16 @@ from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.records import Ran
 
-GPU_START_SECONDS = {"vllm": 60.0, "vllm eager": 35.0, "vllm on several devices": 100.0, "transformers": 8.0}
+GPU_START_SECONDS = {"vllm": 50.0, "vllm eager": 30.0, "vllm on several devices": 100.0, "transformers": 10.0}
 """Where no journal tells: means of docs/measurements/h200 (H200, one but for the third, 2026-11-21; vLLM 0.25.1,
 transformers 5.17.0, PyTorch 2.11.0, models of 1 to 8 billion parameters). vLLM's first start on a host took half as
 long again, and on a busy host any start twice as long."""
 
 ENGINE_START_SECONDS = 30.0
 """Of engines that are not among those, and on a CPU. On two cores SmolLM2-135M took 17 s and tiny models 3 s."""
+
+COMPILE_SECONDS = 50.0
+"""What torch.compile takes when an engine that has it serves first: 47 s an arm in docs/measurements/h200."""
 
 WINDOW_OVERHEAD_SECONDS = 0.6
 """Beside the work: mostly waiting for ticks of the counter, and settling. The mean of docs/measurements/h200, with
@@ -84,8 +87,8 @@ class Durations:
             return self._recorded(self._journal, key, plan)
         between = CPU_WINDOW_OVERHEAD_SECONDS if key.gpu == "cpu" else WINDOW_OVERHEAD_SECONDS
         each = (
-            arm_serving(batch, plan, between)
-            for engine, batch in self._batches(item)
+            arm_serving(batch, plan, between, compiled=compiled and key.gpu != "cpu")
+            for engine, compiled, batch in self._batches(item)
             for _ in range(self._sides(engine))
         )
         return sum(each, start=Serving())
@@ -130,16 +133,19 @@ class Durations:
             metered_seconds=windows * (window + longer), seconds=windows * (journal.seconds[key] / then + longer)
         )
 
-    def _batches(self, item: pytest.Item) -> list[tuple[str | None, float]]:
-        """Engine, and seconds of a batch (or call), of each arm of a case; 0 s where the baseline does not tell."""
+    def _batches(self, item: pytest.Item) -> list[tuple[str | None, bool, float]]:
+        """Engine, whether it compiles, and seconds of a batch (or call) of each arm; 0 s where nothing tells."""
         key = item.stash[CASE]
         baseline = self._baseline(key.gpu, key.finding)
         recorded = list(recorded_batches(baseline, key.case)) if baseline else []
         scenarios = list(dict.fromkeys(markers.scenarios(item)))
         if not scenarios:  # functions, which the test's body alone knows
-            return [(identity.get("engine"), seconds) for identity, seconds in recorded] or [(None, 0.0)] * 2
-        served = [(scenario.engine, scenario.identity()) for scenario in scenarios]
-        return [(engine, next((s for known, s in recorded if known == work), 0.0)) for engine, work in served]
+            return [(None, False, seconds) for _, seconds in recorded] or [(None, False, 0.0)] * 2
+        return [
+            (each.engine, each.torch_compile, next((s for known, s in recorded if known == work), 0.0))
+            for each in scenarios
+            for work in [each.identity()]
+        ]
 
     def _read_baseline(self, gpu: str, finding: str) -> Baseline | None:
         """The baseline; None for one that cannot be read, which is an error of its cases, not of the shards."""
@@ -161,7 +167,13 @@ def recorded_batches(baseline: Baseline, name: str) -> Iterator[tuple[Identity, 
         yield identity, statistics.fmean(seconds) * tokens if seconds else 0.0
 
 
-def arm_serving(batch_seconds: float, plan: Plan, overhead_seconds: float = WINDOW_OVERHEAD_SECONDS) -> Serving:
+def arm_serving(
+    batch_seconds: float,
+    plan: Plan,
+    overhead_seconds: float = WINDOW_OVERHEAD_SECONDS,
+    *,
+    compiled: bool = False,
+) -> Serving:
     """Warming up, and windows of whole batches; 0 for a batch of unknown length, which counts as a short one.
 
     docs/h200.md has what such estimates came to beside what the sessions there took.
@@ -169,9 +181,10 @@ def arm_serving(batch_seconds: float, plan: Plan, overhead_seconds: float = WIND
     batches = math.ceil(plan.window_seconds / batch_seconds) if batch_seconds else 0
     window = max(plan.window_seconds, batches * batch_seconds)
     runs = max(plan.runs, plan.starts)
+    beginning = WARM_UP_BATCHES * batch_seconds + (COMPILE_SECONDS if compiled else 0.0)
     return Serving(
         metered_seconds=runs * window,
-        seconds=plan.starts * WARM_UP_BATCHES * batch_seconds + runs * (window + overhead_seconds),
+        seconds=plan.starts * beginning + runs * (window + overhead_seconds),
     )
 
 
