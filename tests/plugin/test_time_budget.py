@@ -34,7 +34,9 @@ def test_it(energy_meter):
 
 SCENARIOS = """
 import pytest
-from pytest_llm_energy import Arms, Scenario
+from pytest_llm_energy import Arms, Scenario, durations
+
+durations.GPU_START_SECONDS["vllm"] = 60.0  # whatever newer sessions make of it
 
 PLAIN = Scenario(model="tiny-llama", engine="vllm", input_tokens=8, output_tokens=4)
 
