@@ -10,6 +10,8 @@ import pytest
 from energy_tests.scenarios import LLAMA
 from pytest_llm_energy import Scenario, Series, saves_on
 from pytest_llm_energy.fixtures import EnergyMeter
+from pytest_llm_energy.hardware.catalogue import catalogue
+from pytest_llm_energy.serving.memory import largest_batch
 from pytest_llm_energy.workloads.packaged import packaged
 
 LENGTHS = [*((i, o) for i in (32, 512, 2048) for o in (8, 128)), (2048, 32), (512, 512)]
@@ -32,3 +34,27 @@ def test_vllm_saves_on_conversations(energy_meter: EnergyMeter, served: Series) 
 def test_vllm_saves_on_code(energy_meter: EnergyMeter, served: Series) -> None:
     claim = saves_on(packaged("azure_2023_code"), over="engine", control="transformers")
     energy_meter.check(energy_meter.measure(*served), claim, published="saves-on-azure-code")
+
+
+def in_largest_batches(plain: Scenario, memory_gib: float) -> Series | None:
+    """Each engine in batches as large as a device takes, as the paper has them; None where it takes none."""
+    lengths = [plain.replace(input_tokens=i, output_tokens=o) for i, o in LENGTHS]
+    served = [each.replace(engine=engine) for engine in ("vllm", "transformers") for each in lengths]
+    sizes = [largest_batch(each, memory_gib) for each in served]
+    if not all(sizes):
+        return None
+    return Series.of([each.replace(batch_size=size) for each, size in zip(served, sizes, strict=True)])
+
+
+LARGEST = {
+    key: [series.named("conversation")]
+    for key, spec in catalogue().items()
+    if spec.memory_gib and (series := in_largest_batches(LLAMA, spec.memory_gib))
+}
+
+
+@pytest.mark.full
+@pytest.mark.energy_cases("served", **LARGEST)
+def test_vllm_saves_on_conversations_in_the_largest_batches(energy_meter: EnergyMeter, served: Series) -> None:
+    claim = saves_on(packaged("azure_2023_conv"), over="engine", control="transformers")
+    energy_meter.check(energy_meter.measure(*served), claim, published="saves-on-azure-conversation")
