@@ -23,6 +23,7 @@ class ArmRuns:
         works: what is run, on either stack.
         record: told of each run as it ends.
         rounds: rounds that have been run.
+        judged: whether its levels have been.
     """
 
     key: CaseKey
@@ -32,13 +33,8 @@ class ArmRuns:
     works: Sequence[Work]
     record: Callable[[Ran], None]
     rounds: int = 0
+    judged: bool = False
     _runs: dict[tuple[str, Side], list[Run]] = field(default_factory=dict)
-    _asked_for: bool = False
-
-    def is_new(self) -> bool:
-        """Whether this is asked for the first time: the levels of a measurement are judged once."""
-        asked_for, self._asked_for = self._asked_for, True
-        return not asked_for
 
     def meter(self, plan: Plan, say: Say) -> None:
         """Meter every arm as the plan says, after what has been metered.

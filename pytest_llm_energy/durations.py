@@ -29,7 +29,8 @@ ENGINE_START_SECONDS = 30.0
 """Of engines that are not among those, and on a CPU. On two cores SmolLM2-135M took 17 s and tiny models 3 s."""
 
 COMPILE_SECONDS = 50.0
-"""What torch.compile takes when an engine that has it serves first: 47 s an arm in docs/measurements/h200."""
+"""What torch.compile takes when an engine that has it serves first: in docs/measurements/h200 (as above, two arms)
+52 s each of what a case takes is neither windows, warming up nor what lies between them."""
 
 WINDOW_OVERHEAD_SECONDS = 0.6
 """Beside the work: mostly waiting for ticks of the counter, and settling. The mean of docs/measurements/h200, with

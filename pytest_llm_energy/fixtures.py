@@ -174,8 +174,9 @@ class EnergyMeter:
             budget=budget,
             figures=(published,) if isinstance(published, str) else tuple(published),
             looks=LOOKS if self._session.settle_seconds else 1,
-            levels=series.is_new(),
+            levels=not series.judged,
         )
+        series.judged = True
         self._session.record(check)
         conditions = Conditions(
             fingerprint=self._session.fingerprint(self.gpu_model.devices),
@@ -228,8 +229,7 @@ class EnergyMeter:
             pytest.skip("--energy-self-test needs a scenario of static batches among the test's parameters")
         scenario = served[-1]
         options = self._session.options
-        on_cpu = self._key.gpu == "cpu"
-        budget = options.budget or (self_test.CPU_BUDGET if on_cpu else options.default_budget)
+        budget = options.budget or (self_test.CPU_BUDGET if self._key.gpu == "cpu" else options.default_budget)
         planted = self._works(self_test.PLANTED, scenario, kinds={"present": self_test.Planted})
         for work in planted:
             if isinstance(work, self_test.Planted):

@@ -85,8 +85,8 @@ ASSUMED = Noise(
     board=Component(sd=0.02, freedom=1.1),
 )
 """What holds on every GPU model until it is measured there. Degrees of freedom are how many differences between
-starts, sessions or boards an assumption counts for beside those that were seen; until there are as many, nothing
-less than the assumption is believed."""
+starts or sessions an assumption counts for beside those that were seen; until there are as many, nothing less than
+the assumption is believed. Windows and boards are known as widely as levels differ (``scatter.typical``)."""
 
 WINDOWS_WORTH = 10.0
 """How many levels of another GPU model the windows' assumption counts for beside those of this one: a third of what

@@ -232,11 +232,8 @@ def test_two_boards_are_hardly_evidence_however_many_arms_ran_on_them() -> None:
     generator = random.Random(1)
     shift = [generator.gauss(0, 0.1) for _ in range(2)]
     by_arms = []
-    for arms in (2, 40):
-        sessions = [
-            session([{f"arm {a}": [x] for a in range(arms)}], when=str(n), board=str(n))
-            for n, x in enumerate(shift)
-        ]
+    for arms in ([f"arm {number}" for number in range(count)] for count in (2, 40)):
+        sessions = [session([{a: [x] for a in arms}], when=str(n), board=str(n)) for n, x in enumerate(shift)]
         by_arms.append(noise(baseline(*sessions)).board)
     assert by_arms[0].sd == pytest.approx(by_arms[1].sd)
     assert by_arms[1].freedom < 1.5 * ASSUMED.board.freedom
