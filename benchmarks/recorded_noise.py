@@ -145,7 +145,7 @@ def seconds_around_windows(paths: Iterable[Path] | None = None) -> tuple[float, 
     between: list[float] = []
     besides: list[float] = []
     for journal in (read_journal(path) for path in paths or sorted(JOURNALS.glob("*.jsonl.gz"))):
-        for check in journal.checks:
+        for check in journal.measurements:
             arms = journal.measured(check).arms
             served = sorted((run.served.started, run.served.ended) for a in arms for run in (*a.runs, *a.against))
             gaps = [then - ended for (_, ended), (then, _) in itertools.pairwise(served)]
@@ -177,7 +177,7 @@ def text_lines(noise: Recorded) -> Iterator[str]:
 
 def _levels(journal: Journal) -> Iterator[tuple[bytes, Level]]:
     """Levels of a journal with what was served on which stack, in bytes."""
-    for check in journal.checks:
+    for check in journal.measurements:
         opened = journal.opened_for(check.key)
         case = check.key.case.partition("[")[2].removesuffix("]")
         for arm in journal.measured(check).arms:

@@ -104,7 +104,7 @@ def spread() -> str:
     arms: dict[tuple[CaseKey, str], dict[str, list[Arm]]] = {}
     for name in SESSIONS:
         journal = read(f"h200/{name}")
-        for check in journal.checks:
+        for check in journal.measurements:
             for arm in journal.measured(check).arms:
                 board = ", ".join(journal.opened_for(check.key).fingerprint.boards)
                 arms.setdefault((check.key, arm.name), {}).setdefault(board, []).append(arm)

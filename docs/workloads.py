@@ -116,7 +116,7 @@ def _flops() -> dict[tuple[int, int], int]:
 
 
 def _by_batch(journal: Journal) -> Iterator[tuple[int, dict[str, Arm]]]:
-    for check in journal.checks:
+    for check in journal.measurements:
         if check.key.finding == "serving-engine":
             arms = {arm.name: arm for arm in journal.measured(check).arms}
             identity = arms["vllm"].identity

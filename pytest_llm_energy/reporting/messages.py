@@ -106,8 +106,8 @@ def _to_do(row: LevelRow, change: Change) -> str:
         return clipped(row.note or "", MOST_NOTE)
     if change.other_board:
         return (
-            "boards differ, and so do their hosts: measure both stacks on this one (--energy-against); where they "
-            f"agree, it is the board: {BOARD}"
+            "boards differ, and so do their hosts: measure both stacks on this one (--energy-against); if the old "
+            f"one takes less here too, find the change that did it; if not, it is the board or its host: {BOARD}"
         )
     if not change.stack:
         accept = ALLOW if change.side_by_side else f"bless it: {RAISE}"

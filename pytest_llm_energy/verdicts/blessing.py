@@ -165,8 +165,8 @@ def as_baselines(journal: Journal, *, reason: str) -> dict[str, Baseline]:
 def _findings(journal: Journal, what: str) -> dict[str, list[Checked]]:
     """Checks of cases with valid runs, by finding."""
     findings: dict[str, list[Checked]] = {}
-    for check in journal.checks:
-        if check.levels and check.key not in journal.cut and all(arm.runs for arm in journal.measured(check).arms):
+    for check in journal.measurements:
+        if check.key not in journal.cut and all(arm.runs for arm in journal.measured(check).arms):
             findings.setdefault(check.key.finding, []).append(check)
     if not findings:
         raise BaselineError(f"{journal.path} holds no checked case with valid runs: nothing to {what}")

@@ -37,7 +37,7 @@ def compare(
         )
     baselines = as_baselines(old, reason=str(old.path))
     rows: dict[CaseKey, list[Row]] = {}
-    for check in new.checks:
+    for check in new.measurements:
         measured = new.measured(check)
         alone = tuple(msgspec.structs.replace(arm, against=()) for arm in measured.arms)
         opened = new.opened_for(check.key)

@@ -68,11 +68,7 @@ def configurations(journals: Sequence[Journal], *, noises: Mapping[str, Noise] =
 
 def _runs(journal: Journal) -> Iterator[tuple[str, Identity, Mapping[str, str], Run]]:
     """Valid runs with what they served, each once however often it was checked."""
-    seen = set()
-    for check in journal.checks:
-        if (check.key, check.series) in seen:
-            continue
-        seen.add((check.key, check.series))
+    for check in journal.measurements:
         for arm in journal.measured(check).arms:
             if arm.identity is None or "online" in arm.identity:
                 continue

@@ -130,6 +130,14 @@ class Journal:
         served = {record.run.start for arms in of_case for records in arms.values() for record in records}
         return {start: self.starts[start].seconds for start in sorted(served & self.starts.keys())}
 
+    @property
+    def measurements(self) -> list[Checked]:
+        """The first check of each measurement, however often it was checked."""
+        first: dict[tuple[CaseKey, int], Checked] = {}
+        for check in self.checks:
+            first.setdefault((check.key, check.series), check)
+        return list(first.values())
+
     def measured(self, check: Checked) -> Measured:
         """What a check was about, with its valid runs."""
         ran = self._runs.get((check.key, check.series), {})

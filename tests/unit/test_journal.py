@@ -2,16 +2,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from pytest_llm_energy import Scenario, above, saves
+from pytest_llm_energy import Scenario, above, costs, saves
 from pytest_llm_energy.errors import BaselineError, JournalError
 from pytest_llm_energy.verdicts.baselines import read_baseline
 from pytest_llm_energy.verdicts.blessing import bless
-from pytest_llm_energy.verdicts.journal import read_journal
+from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
-from pytest_llm_energy.verdicts.records import SCHEMA
-from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow
+from pytest_llm_energy.verdicts.records import SCHEMA, Checked
+from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow, Row
 from pytest_llm_energy.verdicts.segments import join_segments, segments_folder
 from tests.journals import SimulatedSession
 
@@ -32,6 +33,21 @@ def test_a_journal_holds_everything_a_verdict_needs(tmp_path: Path) -> None:
     assert [len(arm.runs) for arm in measured.arms] == [3, 3]
     assert measured.effect("batched") == pytest.approx(-0.8, abs=0.02)
     assert journal.opened.simulated
+
+
+def test_what_is_checked_twice_was_measured_once(tmp_path: Path) -> None:
+    once = read_journal(recorded(tmp_path / "j.jsonl").path)
+    (check,) = once.checks
+    once.checks.append(msgspec.structs.replace(check, claim=costs, levels=False))
+    assert once.measurements == [check]
+    first, second = (judged_by(once, [each]) for each in list(once.checks))
+    assert [type(row) for row in first] == [LevelRow, LevelRow, ClaimRow]
+    assert [type(row) for row in second] == [ClaimRow]
+
+
+def judged_by(journal: Journal, checks: list[Checked]) -> list[Row]:
+    journal.checks = checks
+    return judge_recorded(journal, checks[0].key, baseline=None, published=None, budget=None)
 
 
 def test_a_claim_about_a_computed_figure_is_judged_from_the_journal_alone(tmp_path: Path) -> None:

@@ -96,7 +96,8 @@ def test_what_was_blessed_on_other_boards_is_to_be_measured_beside_the_old_stack
     row = regressed(*cause, reference=reference, other_board=True, stack=("vllm: 0.20.2 -> 0.25.1",))
     told = " ".join(failure([row]).split())
     assert "measure both stacks on this one (--energy-against)" in told
-    assert "it is the board: llm-energy bless JOURNAL --add-board --reason ..." in told
+    assert "if the old one takes less here too, find the change" in told
+    assert "it is the board or its host: llm-energy bless JOURNAL --add-board --reason ..." in told
     assert BLESSING not in told
 
 
