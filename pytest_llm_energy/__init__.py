@@ -3,7 +3,8 @@
 from pytest_llm_energy.errors import EnergyError
 from pytest_llm_energy.serving.arms import Arms, Series
 from pytest_llm_energy.serving.models import MODELS, Model
-from pytest_llm_energy.serving.scenario import Beam, Greedy, Online, Sample, Scenario, Speculation
+from pytest_llm_energy.serving.scenario import Scenario
+from pytest_llm_energy.serving.ways import Beam, FeedForward, Greedy, Online, Sample, Speculation
 from pytest_llm_energy.verdicts.claims import (
     above,
     costs,
@@ -15,6 +16,7 @@ from pytest_llm_energy.verdicts.claims import (
     saves,
     saves_on,
     slope,
+    slower,
 )
 
 __version__ = "0.1.0"
@@ -24,6 +26,7 @@ __all__ = [
     "Arms",
     "Beam",
     "EnergyError",
+    "FeedForward",
     "Greedy",
     "Model",
     "Online",
@@ -41,4 +44,5 @@ __all__ = [
     "saves",
     "saves_on",
     "slope",
+    "slower",
 ]

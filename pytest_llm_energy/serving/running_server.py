@@ -12,9 +12,10 @@ import msgspec
 from pytest_llm_energy.errors import EngineError
 from pytest_llm_energy.serving.endpoint import Endpoint, EndpointError
 from pytest_llm_energy.serving.models import Model
-from pytest_llm_energy.serving.scenario import Beam, Scenario
+from pytest_llm_energy.serving.scenario import Scenario
+from pytest_llm_energy.serving.ways import Beam
 
-OFF = ("torch_compile", "enforce_eager", "speculation")
+OFF = ("torch_compile", "enforce_eager", "speculation", "feed_forward")
 """Switches that a scenario leaves off, or is about."""
 
 OWN = ("engine", "model", "weights", "dtype", "tensor_parallel_size")

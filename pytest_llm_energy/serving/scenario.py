@@ -1,90 +1,15 @@
 """What is served, as a value: two equal scenarios are the same work."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import msgspec
 
-from pytest_llm_energy.errors import ScenarioError
 from pytest_llm_energy.serving.models import Model, model_named
+from pytest_llm_energy.serving.ways import Beam, Decoding, FeedForward, Greedy, Online, Speculation, require
 
 Identity = dict[str, Any]
 """A scenario as plain JSON, for journals, baselines and workers."""
-
-
-class Greedy(msgspec.Struct, frozen=True, tag_field="strategy", tag="greedy"):
-    """Take the likeliest token."""
-
-
-class Beam(msgspec.Struct, frozen=True, tag_field="strategy", tag="beam"):
-    """Beam search: keep the ``width`` likeliest continuations."""
-
-    width: int = 4
-
-    def __post_init__(self) -> None:
-        _require(self.width >= 2, f"beam search needs a width of at least 2, not {self.width}")
-
-
-class Sample(msgspec.Struct, frozen=True, tag_field="strategy", tag="sample"):
-    """Sample at a temperature from the likeliest tokens that hold ``top_p`` of the probability."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        _require(self.temperature > 0, f"temperature must be positive, not {self.temperature}")
-        _require(0 < self.top_p <= 1, f"top_p must lie in (0, 1], not {self.top_p}")
-
-
-Decoding = Greedy | Beam | Sample
-
-
-class Speculation(msgspec.Struct, frozen=True, kw_only=True):
-    """Draft-model speculation: a small model proposes tokens, the model verifies them.
-
-    Attributes:
-        draft: the small model: a preset, its name, or one of your own, of the same vocabulary.
-        lookahead: tokens proposed per verification (the paper's gamma).
-        acceptance_length: mean tokens emitted per verification that the engine shall make up, from 1 (none
-            accepted) to ``lookahead + 1``; None to let the models decide: with random weights next to nothing.
-    """
-
-    draft: Model | str
-    lookahead: int = 4
-    acceptance_length: float | None = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.draft, str):
-            msgspec.structs.force_setattr(self, "draft", model_named(self.draft))
-        _require(self.lookahead >= 1, f"lookahead must be at least 1, not {self.lookahead}")
-        length = self.acceptance_length
-        _require(
-            length is None or 1 <= length <= self.lookahead + 1,
-            f"lookahead {self.lookahead} allows an acceptance length in [1, {self.lookahead + 1}], not {length}",
-        )
-
-    @property
-    def preset(self) -> Model:
-        """The draft model as a value."""
-        assert isinstance(self.draft, Model)
-        return self.draft
-
-
-class Online(msgspec.Struct, frozen=True, kw_only=True):
-    """Online serving: requests arrive one by one, and take the places in the batch of those that finish.
-
-    Attributes:
-        request_rate: arrivals per second, evenly spaced, which must keep the batch full; None for as many as are
-            served.
-    """
-
-    request_rate: float | None = None
-
-    def __post_init__(self) -> None:
-        rate = self.request_rate
-        fits = rate is None or (type(rate) in (int, float) and 0 < rate < math.inf)
-        _require(fits, f"request_rate must be a positive number, not {rate!r}")
 
 
 ENGINES = ("transformers", "vllm", "openai")
@@ -109,7 +34,7 @@ ENGINE_FIELDS = (
 )
 """What an engine is started with; the other fields are the work it is given."""
 
-OPTIONAL_FIELDS = ("enforce_eager", "speculation", "online")
+OPTIONAL_FIELDS = ("enforce_eager", "speculation", "online", "feed_forward")
 """Left out of an identity where they have their defaults, so that journals from before them compare."""
 
 SERVER_FIELDS = (
@@ -145,6 +70,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         enforce_eager: vLLM without compilation and CUDA graphs.
         speculation: draft-model speculation, on vLLM.
         online: requests arrive online, on vLLM or a server; None for static batches, one served after another.
+        feed_forward: of the model the feed-forward layers alone, on vLLM's kernels: as many steps as output tokens,
+            a token of each request at a time; None for the whole model.
 
     Raises:
         ScenarioError: on construction, when a field makes no sense; lists what would.
@@ -164,6 +91,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     enforce_eager: bool = False
     speculation: Speculation | None = None
     online: Online | None = None
+    feed_forward: FeedForward | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.model, str):
@@ -173,47 +101,54 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         _known("dtype", self.dtype, DTYPES)
         for field in ("input_tokens", "output_tokens", "batch_size", "tensor_parallel_size"):
             value = getattr(self, field)
-            _require(type(value) is int and value >= 1, f"{field} must be a positive integer, not {value!r}")
+            require(type(value) is int and value >= 1, f"{field} must be a positive integer, not {value!r}")
         model = self.preset
-        _require(self.weights != "packaged" or model.package is not None, f"no package carries {model}'s weights")
-        _require(self.weights != "hub" or model.hub_id is not None, f"{model} is not on the hub")
+        require(self.weights != "packaged" or model.package is not None, f"no package carries {model}'s weights")
+        require(self.weights != "hub" or model.hub_id is not None, f"{model} is not on the hub")
         context = model.config.get("max_position_embeddings")
         tokens = self.input_tokens + self.output_tokens
-        _require(
+        require(
             context is None or tokens <= context,
             f"{self.input_tokens} input and {self.output_tokens} output tokens exceed the context of {model}, "
             f"{context} tokens",
         )
         self._require_engine_can()
+        if self.feed_forward is not None:
+            self._require_kernels_can(self.feed_forward)
 
     def _require_engine_can(self) -> None:
         if self.engine == "transformers":
-            _require(
+            require(
                 self.tensor_parallel_size == 1,
                 "engine 'transformers' runs on one device: tensor_parallel_size must be 1",
             )
-            _require(not self.enforce_eager, "enforce_eager is vLLM's: engine 'transformers' has torch_compile")
-            _require(
-                self.speculation is None, "engine 'transformers' serves without speculation: use engine='vllm'"
-            )
-            _require(self.online is None, "engine 'transformers' serves static batches only: use engine='vllm'")
+            require(not self.enforce_eager, "enforce_eager is vLLM's: engine 'transformers' has torch_compile")
+            require(self.speculation is None, "engine 'transformers' serves without speculation: use engine='vllm'")
+            require(self.online is None, "engine 'transformers' serves static batches only: use engine='vllm'")
             return
         if self.engine == "openai":
             stated = [name for name in SERVER_FIELDS if getattr(self, name) != _DEFAULTS[name]]
-            _require(not stated, f"engine 'openai' is a server that runs already: {stated} is its own")
-            _require(not isinstance(self.decoding, Beam), "engine 'openai': the API has no beam search")
+            require(not stated, f"engine 'openai' is a server that runs already: {stated} is its own")
+            require(not isinstance(self.decoding, Beam), "engine 'openai': the API has no beam search")
             return
-        _require(not self.torch_compile, "engine 'vllm' compiles by itself: enforce_eager=True turns that off")
-        _require(self.weights != "packaged", "engine 'vllm' serves 'dummy', 'normal' and 'hub' weights")
-        _require(
+        require(not self.torch_compile, "engine 'vllm' compiles by itself: enforce_eager=True turns that off")
+        require(self.weights != "packaged", "engine 'vllm' serves 'dummy', 'normal' and 'hub' weights")
+        require(
             self.online is None or not isinstance(self.decoding, Beam), "engine 'vllm' serves no beam search online"
         )
         if self.speculation is not None:
             draft, model = self.speculation.preset, self.preset
             sizes = [each.config.get("vocab_size") for each in (draft, model)]
-            _require(
-                sizes[0] == sizes[1], f"vocabularies differ: {draft} has {sizes[0]} tokens, {model} {sizes[1]}"
-            )
+            require(sizes[0] == sizes[1], f"vocabularies differ: {draft} has {sizes[0]} tokens, {model} {sizes[1]}")
+
+    def _require_kernels_can(self, layers: FeedForward) -> None:
+        require(self.engine == "vllm", f"feed_forward is of vLLM's kernels, not of engine {self.engine!r}")
+        others = ("weights", "decoding", "tensor_parallel_size", "enforce_eager", "speculation", "online")
+        stated = [name for name in others if getattr(self, name) != _DEFAULTS[name]]
+        require(not stated, f"feed-forward layers alone have no {', '.join(stated)}")
+        require(self.input_tokens == 1, "feed-forward layers alone have no prefill: input_tokens must be 1")
+        mixture = "num_experts_per_tok" in self.preset.config
+        require(mixture or not layers.routing, f"{self.preset} has no experts to route to")
 
     @property
     def preset(self) -> Model:
@@ -273,13 +208,15 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         key = {name: identity[name] for name in fields if name in identity}
         if self.online is not None:
             key["online"] = True
+        if self.feed_forward is not None:
+            return msgspec.json.encode(key | {"feed_forward": True}, order="sorted").decode()
         if self.engine == "vllm":
             key |= self.limits
         return msgspec.json.encode(key, order="sorted").decode()
 
     def __str__(self) -> str:
-        online = " online" if self.online else ""
-        return f"{self.preset.name} {self.batch_size}x({self.input_tokens}+{self.output_tokens}){online}"
+        kind = " online" if self.online else " feed-forward" if self.feed_forward else ""
+        return f"{self.preset.name} {self.batch_size}x({self.input_tokens}+{self.output_tokens}){kind}"
 
 
 _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Scenario)}
@@ -325,7 +262,7 @@ def distinct_names(scenarios: Sequence[Scenario]) -> list[str]:
     Raises:
         ScenarioError: there is none, or two are equal.
     """
-    _require(bool(scenarios), "measure() needs a scenario")
+    require(bool(scenarios), "measure() needs a scenario")
     identities = [scenario.identity() for scenario in scenarios]
     known = dict.fromkeys(name for identity in identities for name in identity)  # some leave fields out
     fields = [name for name in known if any(i.get(name) != identities[0].get(name) for i in identities)]
@@ -333,7 +270,7 @@ def distinct_names(scenarios: Sequence[Scenario]) -> list[str]:
     for scenario, identity in zip(scenarios, identities, strict=True):
         values = (f"{name}={identity.get(name, getattr(scenario, name))}" for name in fields)
         names.append(", ".join(values) or str(scenario))
-    _require(len(set(names)) == len(names), "measure() was given two equal scenarios")
+    require(len(set(names)) == len(names), "measure() was given two equal scenarios")
     return names
 
 
@@ -366,10 +303,5 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ScenarioError(message)
-
-
 def _known(what: str, value: object, known: tuple[str, ...]) -> None:
-    _require(value in known, f"unknown {what} {value!r}; known: {', '.join(known)}")
+    require(value in known, f"unknown {what} {value!r}; known: {', '.join(known)}")

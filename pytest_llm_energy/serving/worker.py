@@ -70,9 +70,9 @@ class Worker:
         started = time.monotonic()
         settings = _settings(request.get("arguments") or {})
         self._stage(f"importing {identity['engine']}")
-        name = f"{identity['engine']}_online" if identity.get("online") else identity["engine"]
+        kind = next((f"_{kind}" for kind in ("online", "feed_forward") if identity.get(kind)), "")
         try:
-            module = importlib.import_module(f".engines.{name}", __package__)
+            module = importlib.import_module(f".engines.{identity['engine']}{kind}", __package__)
         except ImportError as error:
             raise RefusedError(
                 f"{sys.executable} cannot import engine {identity['engine']!r}: {error}. "

@@ -44,6 +44,7 @@ MORE: dict[Effect, str] = {
     "latency": "is slower than",
     "device-power": "draws more per device than",
 }
+WHAT_OF: dict[Effect, str] = {"energy": "", "latency": " in time", "device-power": " in power per device"}
 
 
 class Saves(msgspec.Struct, frozen=True, tag_field="claim", tag="saves", forbid_unknown_fields=True):
@@ -103,24 +104,26 @@ class Costs(msgspec.Struct, frozen=True, tag_field="claim", tag="costs", forbid_
 
 
 class Differs(msgspec.Struct, frozen=True, tag_field="claim", tag="differs", forbid_unknown_fields=True):
-    """Every arm lies within a fraction of the control.
+    """Every arm lies within a fraction of the control, in energy per token, time, or power per device.
 
     Attributes:
         at_most: largest relative difference, either way.
+        of: what it differs in.
     """
 
     at_most: float
+    of: Effect = "energy"
 
     def statements(self, measured: Measured, *, noise: Noise = ASSUMED, alpha: float = ALPHA) -> list[Statement]:
         """One per arm other than the control."""
         return [
             Statement(
-                says=f"{arm} differs from {control} by at most {self.at_most:.1%}",
+                says=f"{arm} differs from {control} by at most {self.at_most:.1%}{WHAT_OF[self.of]}",
                 interval=effect,
                 kind="effect",
                 outcome=_inside(effect, -self.at_most, self.at_most),
             )
-            for arm, control, effect in effects(measured, alpha, noise=noise)
+            for arm, control, effect in effects(measured, alpha, noise=noise, of=self.of)
         ]
 
 
@@ -281,12 +284,13 @@ Claim = Saves | Costs | Differs | Slope | FlatBelow | Rises | Above | SavesOn
 saves = Saves()
 costs = Costs()
 faster = Saves(of="latency")
+slower = Costs(of="latency")
 draws_less = Saves(of="device-power")
 
 
-def differs(*, at_most: float) -> Differs:
+def differs(*, at_most: float, of: Effect = "energy") -> Differs:
     """Every arm lies within ``at_most`` (a fraction) of the control."""
-    return Differs(at_most)
+    return Differs(at_most, of)
 
 
 def slope(over: str, *, exponent: float = 1.0, tolerance: float = 0.2) -> Slope:

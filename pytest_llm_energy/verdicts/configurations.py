@@ -19,6 +19,8 @@ SHAPE = ("input_tokens", "output_tokens", "batch_size")
 PLAIN = {"weights", "dtype", "seed", "engine", "model"}
 """Fields that a configuration's name tells anyhow, or that change little of its energy."""
 
+NOT_BINS = {"online", "feed_forward"}
+"""Fields of scenarios whose energy is not that of a batch of requests: they are served one by one, or in part."""
 
 UNTOLD = (None, {"strategy": "greedy"})
 """Values that need no telling, beside those that are off and one device."""
@@ -46,7 +48,7 @@ class Configuration:
 def configurations(journals: Sequence[Journal], *, noises: Mapping[str, Noise] = {}) -> list[Configuration]:
     """What journals hold of static batches, a configuration each, in the order in which they were first measured.
 
-    Online serving is left out: its requests are served one by one, and not in batches of a bin.
+    Online serving is left out, and so are layers alone: what they take is not that of a batch of a bin.
 
     Args:
         journals: what was measured.
@@ -70,7 +72,7 @@ def _runs(journal: Journal) -> Iterator[tuple[str, Identity, Mapping[str, str], 
     """Valid runs with what they served, each once however often it was checked."""
     for check in journal.measurements:
         for arm in journal.measured(check).arms:
-            if arm.identity is None or "online" in arm.identity:
+            if arm.identity is None or not arm.identity.keys().isdisjoint(NOT_BINS):
                 continue
             for run in (*arm.runs, *arm.against):
                 stack = journal.starts[run.start].stack

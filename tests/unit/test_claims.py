@@ -15,6 +15,7 @@ from pytest_llm_energy import (
     saves,
     saves_on,
     slope,
+    slower,
 )
 from pytest_llm_energy.errors import MeasurementError, UsageError
 from pytest_llm_energy.verdicts.claims import Claim
@@ -90,6 +91,16 @@ def test_a_claim_may_be_about_time_or_about_the_power_of_each_device() -> None:
     of_four = draws_less.statements(split_over(4, joules=1.3, seconds=0.6))[0]
     assert of_four.outcome == "holds"
     assert of_four.interval.value == pytest.approx(1.3 / 0.6 / 4 - 1)
+
+
+@pytest.mark.parametrize(("seconds", "outcomes"), [(1.1, ("fails", "holds")), (0.5, ("fails", "fails"))])
+def test_a_difference_may_be_in_time_alone(seconds: float, outcomes: tuple[str, str]) -> None:
+    measured = split_over(1, joules=2.0, seconds=seconds)
+    told = [differs(at_most=0.2, of=of).statements(measured)[0] for of in ("energy", "latency")]
+    assert tuple(s.outcome for s in told) == outcomes
+    assert told[1].says == "split differs from whole by at most 20.0% in time"
+    longer = slower.statements(measured)[0]
+    assert (longer.says, longer.outcome) == ("split is slower than whole", "holds" if seconds > 1 else "fails")
 
 
 def two_models(*, small: float, large: float) -> Measured:

@@ -9,7 +9,7 @@ import pytest
 from pytest_llm_energy import Scenario
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.reporting import why
-from pytest_llm_energy.serving.scenario import Online
+from pytest_llm_energy.serving.ways import Online
 from pytest_llm_energy.verdicts.baselines import Baseline, BaselineCase, Samples, Session
 from pytest_llm_energy.verdicts.judge import Conditions, judge
 from pytest_llm_energy.verdicts.measured import Arm, Measured

@@ -1,6 +1,6 @@
 import pytest
 
-from pytest_llm_energy import MODELS, Arms, Beam, Online, Sample, Scenario, Series, Speculation
+from pytest_llm_energy import MODELS, Arms, Beam, FeedForward, Online, Sample, Scenario, Series, Speculation
 from pytest_llm_energy.errors import ScenarioError
 from pytest_llm_energy.serving.models import Model
 from pytest_llm_energy.serving.scenario import differences, distinct_names
@@ -43,6 +43,16 @@ def test_work_does_not_change_the_engine_and_switches_do() -> None:
         (
             {"engine": "vllm", "speculation": Speculation(draft="Llama-3.2-1B")},
             "vocabularies differ: Llama-3.2-1B has",
+        ),
+        ({"feed_forward": FeedForward()}, "is of vLLM's kernels, not of engine 'transformers'"),
+        ({"engine": "vllm", "feed_forward": FeedForward()}, "have no prefill: input_tokens must be 1"),
+        (
+            {"engine": "vllm", "input_tokens": 1, "online": Online(), "feed_forward": FeedForward()},
+            "feed-forward layers alone have no online",
+        ),
+        (
+            {"engine": "vllm", "input_tokens": 1, "feed_forward": FeedForward(routing=True)},
+            "tiny-llama has no experts to route to",
         ),
         ({"batchsize": 2}, "unknown field of a scenario 'batchsize'; known: model, input_tokens"),
     ],
@@ -111,7 +121,7 @@ def test_an_acceptance_length_beyond_the_lookahead_is_refused(length: float) -> 
 
 
 def test_fields_that_came_later_leave_older_identities_as_they_were() -> None:
-    assert {"enforce_eager", "speculation"}.isdisjoint(PLAIN.identity())
+    assert {"enforce_eager", "speculation", "online", "feed_forward"}.isdisjoint(PLAIN.identity())
     speculative = PLAIN.replace(engine="vllm", speculation=Speculation(draft="tiny-llama"))
     assert speculative.identity()["speculation"] == {
         "draft": "tiny-llama",
@@ -129,6 +139,11 @@ def test_a_vllm_start_serves_all_batches_and_lengths_up_to_its_limits() -> None:
     assert online.limits["batch_size"] == 8
     assert online.engine_key != online.replace(batch_size=16).engine_key
     assert online.engine_key == online.replace(input_tokens=900, online=Online(request_rate=3.0)).engine_key
+    layers = served.replace(input_tokens=1, feed_forward=FeedForward())
+    assert layers.engine_key != served.engine_key
+    assert layers.engine_key == layers.replace(batch_size=1024).engine_key
+    mixture = layers.replace(model="tiny-olmoe")
+    assert mixture.engine_key == mixture.replace(feed_forward=FeedForward(routing=True)).engine_key
     large = Scenario(model="Llama-3.1-8B", engine="vllm", input_tokens=9000, output_tokens=200)
     assert large.limits == {
         "context_tokens": 16384,
