@@ -18,7 +18,7 @@ SHORT_PROMPTS = SERVED_LLAMA.replace(input_tokens=16)
     gpu=[
         *at_batch_sizes(
             lambda n: Series.over(SHORT_PROMPTS.replace(batch_size=n), output_tokens=(32, 64, 128, 256)),
-            usual=(1, 8, 64),
+            usual=(1, 64),
         ),
         pytest.param(
             Series.over(SHORT_PROMPTS, output_tokens=tuple(2**n for n in range(5, 13))).named("to-4k"),

@@ -4,7 +4,7 @@ OLMoE-1B-7B activates as many parameters for a token as OLMo-1B has, but the tok
 experts, so nearly all 7B are read: the larger the batch, the more. A dense model of 7B takes more than either.
 
 Part of it is the kernel that computes the chosen experts, slower than the dense product of as many parameters; that
-of choosing them is small. A CPU has no cases of these: vLLM's fused kernels are of GPUs.
+of choosing them is small.
 """
 
 import pytest
@@ -26,27 +26,31 @@ FULL_SIZE = Arms(
 @pytest.mark.energy_cases(
     "arms",
     cpu=[TINY.at(batch_size=n) for n in (1, 8, 32)],
-    gpu=at_batch_sizes(lambda n: FULL_SIZE.at(batch_size=n), usual=(1, 8, 32)),
+    gpu=at_batch_sizes(lambda n: FULL_SIZE.at(batch_size=n), usual=(8,)),
 )
 def test_experts_cost_more_than_a_dense_model(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(energy_meter.compare(arms), costs.bearing(NOISY), published="costs-more-than-dense")
 
 
-SMALL_AND_LARGE = Series.of([arm.replace(batch_size=n) for n in (1, 32) for arm in FULL_SIZE.values()]).named(
-    "1-32"
-)
+def small_and_large(arms: Arms) -> Series:
+    return Series.of([arm.replace(batch_size=n) for n in (1, 32) for arm in arms.values()]).named("1-32")
 
 
-@pytest.mark.energy_cases("both", gpu=[SMALL_AND_LARGE])
+@pytest.mark.energy_cases("both", cpu=[small_and_large(TINY)], gpu=[small_and_large(FULL_SIZE)])
 def test_experts_cost_more_at_larger_batches(energy_meter: EnergyMeter, both: Series) -> None:
-    beside_dense = rises("batch_size", between="model", control="OLMo-1B", what="what a mixture takes beside dense")
+    dense = both[-1].preset.name
+    beside_dense = rises("batch_size", between="model", control=dense, what="what a mixture takes beside dense")
     energy_meter.check(energy_meter.measure(*both), beside_dense, published="overhead-grows-with-batch")
 
 
 BESIDE_7B = Arms(**FULL_SIZE, dense_7b=FULL_SIZE["dense"].replace(model="OLMo-7B"))
 
 
-@pytest.mark.energy_cases("arms", gpu=at_batch_sizes(lambda n: BESIDE_7B.at(batch_size=n), usual=(8,)))
+@pytest.mark.energy_cases(
+    "arms",
+    cpu="7 billion parameters take two cores too long",
+    gpu=at_batch_sizes(lambda n: BESIDE_7B.at(batch_size=n), usual=(8,)),
+)
 def test_both_take_less_than_a_dense_model_of_seven_billion(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(energy_meter.compare(arms), saves, published="below-the-dense-7b")
 
@@ -57,10 +61,14 @@ EXPERTS = Scenario(
 KERNELS = Arms(experts=EXPERTS, dense=EXPERTS.replace(model="OLMo-1B"))
 """The feed-forward layers alone: 8 of 64 experts of width 1,024, and one layer of width 8,192."""
 
+GPU_KERNELS = "vLLM's fused kernels for experts are GPU kernels"
+
 PAPERS_BATCHES = {1: "kernel-slower-at-batch-1", 8: "kernel-slower-at-batch-8"}
 
 
-@pytest.mark.energy_cases("arms", gpu=at_batch_sizes(lambda n: KERNELS.at(batch_size=n), usual=PAPERS_BATCHES))
+@pytest.mark.energy_cases(
+    "arms", cpu=GPU_KERNELS, gpu=at_batch_sizes(lambda n: KERNELS.at(batch_size=n), usual=PAPERS_BATCHES)
+)
 def test_the_fused_expert_kernel_is_slower_than_a_dense_product(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(energy_meter.compare(arms), slower, published=PAPERS_BATCHES.get(arms.batch_size, ()))
 
@@ -68,7 +76,9 @@ def test_the_fused_expert_kernel_is_slower_than_a_dense_product(energy_meter: En
 ROUTING = Arms(routed=EXPERTS.replace(feed_forward=FeedForward(routing=True)), experts=EXPERTS)
 
 
-@pytest.mark.energy_cases("arms", gpu=at_batch_sizes(lambda n: ROUTING.at(batch_size=n), usual=(8,)))
+@pytest.mark.energy_cases(
+    "arms", cpu=GPU_KERNELS, gpu=at_batch_sizes(lambda n: ROUTING.at(batch_size=n), usual=(8,))
+)
 def test_routing_costs_little(energy_meter: EnergyMeter, arms: Arms) -> None:
     kernel_at_batch_1 = 0.197
     energy_meter.check(

@@ -1,7 +1,6 @@
 """The best configuration saves on each task: vLLM with CUDA graphs against transformers as it comes.
 
-A task is its lengths: the mean input of its data set, and its output (``workloads/tasks.py``). A CPU has no cases:
-it has no CUDA graphs, and serving-engine compares the two engines there.
+A task is its lengths: the mean input of its data set, and its output (``workloads/tasks.py``).
 """
 
 from typing import Any
@@ -12,6 +11,8 @@ from energy_tests.scenarios import LLAMA
 from pytest_llm_energy import Arms, saves
 from pytest_llm_energy.fixtures import EnergyMeter
 from pytest_llm_energy.workloads.tasks import CLASSIFICATION, GENERATION, SUMMARISATION, TRANSLATION, Task
+
+NO_GRAPHS = "the best configuration has CUDA graphs; serving-engine compares the two engines on a CPU"
 
 ARMS = Arms(vllm=LLAMA.replace(engine="vllm"), transformers=LLAMA)
 
@@ -25,21 +26,21 @@ def of_task(task: Task) -> list[Any]:
     return [arms if n == USUAL_BATCH else pytest.param(arms, marks=pytest.mark.full) for n, arms in cases.items()]
 
 
-@pytest.mark.energy_cases("arms", gpu=of_task(CLASSIFICATION))
+@pytest.mark.energy_cases("arms", cpu=NO_GRAPHS, gpu=of_task(CLASSIFICATION))
 def test_classification(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(energy_meter.compare(arms), saves, published="saves-on-classification")
 
 
-@pytest.mark.energy_cases("arms", gpu=of_task(TRANSLATION))
+@pytest.mark.energy_cases("arms", cpu=NO_GRAPHS, gpu=of_task(TRANSLATION))
 def test_translation(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(energy_meter.compare(arms), saves, published="saves-on-translation")
 
 
-@pytest.mark.energy_cases("arms", gpu=of_task(SUMMARISATION))
+@pytest.mark.energy_cases("arms", cpu=NO_GRAPHS, gpu=of_task(SUMMARISATION))
 def test_summarisation(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(energy_meter.compare(arms), saves, published="saves-on-summarisation")
 
 
-@pytest.mark.energy_cases("arms", gpu=of_task(GENERATION))
+@pytest.mark.energy_cases("arms", cpu=NO_GRAPHS, gpu=of_task(GENERATION))
 def test_generation(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(energy_meter.compare(arms), saves, published="saves-on-generation")

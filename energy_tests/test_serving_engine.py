@@ -14,7 +14,7 @@ def served(plain: Scenario) -> Arms:
 @pytest.mark.energy_cases(
     "arms",
     cpu=[served(TINY).at(batch_size=n) for n in (1, 8)],
-    gpu=at_batch_sizes(lambda n: served(LLAMA).at(batch_size=n), usual=(1, 8, 32), most=256),
+    gpu=at_batch_sizes(lambda n: served(LLAMA).at(batch_size=n), usual=(1, 32), most=256),
 )
 def test_vllm_saves_against_transformers(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(energy_meter.compare(arms), saves.bearing(NOISY), published="saves-against-transformers")

@@ -11,6 +11,8 @@ from energy_tests.scenarios import SERVED_LLAMA
 from pytest_llm_energy import Arms, costs, draws_less, faster
 from pytest_llm_energy.fixtures import EnergyMeter
 
+ONE_PROCESSOR = "there is nothing to split a model over"
+
 SERVED_QWEN = SERVED_LLAMA.replace(model="Qwen1.5-32B")
 
 
@@ -27,7 +29,7 @@ def split(degree: int) -> list[Any]:
 
 
 @pytest.mark.tp(degree=2)
-@pytest.mark.energy_cases("arms", gpu=split(2))
+@pytest.mark.energy_cases("arms", cpu=ONE_PROCESSOR, gpu=split(2))
 def test_two_devices_cost_more_than_one(energy_meter: EnergyMeter, arms: Arms) -> None:
     result = energy_meter.compare(arms)
     energy_meter.check(result, costs, published="energy-rises-at-tp2")
@@ -36,7 +38,7 @@ def test_two_devices_cost_more_than_one(energy_meter: EnergyMeter, arms: Arms) -
 
 
 @pytest.mark.tp(degree=4)
-@pytest.mark.energy_cases("arms", gpu=split(4))
+@pytest.mark.energy_cases("arms", cpu=ONE_PROCESSOR, gpu=split(4))
 def test_four_devices_cost_more_than_one(energy_meter: EnergyMeter, arms: Arms) -> None:
     result = energy_meter.compare(arms)
     energy_meter.check(result, costs, published="energy-rises-at-tp4")

@@ -23,7 +23,7 @@ def compiled(eager: Scenario) -> Arms:
 @pytest.mark.energy_cases(
     "arms",
     cpu=[compiled(TINY).at(batch_size=1)],
-    gpu=at_batch_sizes(lambda n: compiled(LLAMA).at(batch_size=n), usual=(1, 8), most=256),
+    gpu=at_batch_sizes(lambda n: compiled(LLAMA).at(batch_size=n), usual=(1,), most=256),
 )
 def test_compiling_saves_energy(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(

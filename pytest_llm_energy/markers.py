@@ -31,7 +31,10 @@ def register(config: pytest.Config, specs: Iterable[GpuSpec]) -> None:
         line(f"{spec.key}: energy tests on {spec.name}; marks put on a test limit it to these GPU models")
     line(f"{GPU}: energy tests on any GPU")
     line(f"{FULL}: large grids, off unless named in -m")
-    line(f"{CASES}(name, **values): values of a parameter by GPU model key, '{GPU}' for any GPU not named")
+    line(
+        f"{CASES}(name, **values): values of a parameter by GPU model key, '{GPU}' for any GPU not named; text in "
+        "place of values says why there are none"
+    )
     line(f"tp(degree): energy test on this many devices, one of {TP_DEGREES}")
     for degree in TP_DEGREES:
         line(f"tp{degree}: energy tests on {degree} device(s)")
@@ -66,10 +69,21 @@ def cases(mark: pytest.Mark, specs: Iterable[GpuSpec]) -> tuple[str, list[Any]]:
         raise pytest.Collector.CollectError(f"{CASES}: {unknown_gpu_message(key)}, {GPU}")
     parameters = []
     for spec in specs:
-        fallback = "cpu" if spec.key == "cpu" else GPU
-        chosen = next((k for k in (spec.key, spec.family, fallback) if k in mark.kwargs), None)
-        parameters += [_parameter(spec.key, value) for value in (mark.kwargs[chosen] if chosen else ())]
+        values = _values(mark, spec)
+        parameters += [_parameter(spec.key, value) for value in (() if isinstance(values, str) else values)]
     return mark.args[0], parameters or [pytest.param(NO_CASES, None)]
+
+
+def why_none(mark: pytest.Mark, spec: GpuSpec) -> str | None:
+    """Why a test has no cases on a GPU model, by what its mark has in their place; None where it says nothing."""
+    values = _values(mark, spec)
+    return values if isinstance(values, str) else None
+
+
+def _values(mark: pytest.Mark, spec: GpuSpec) -> Any:
+    fallback = "cpu" if spec.key == "cpu" else GPU
+    chosen = next((k for k in (spec.key, spec.family, fallback) if k in mark.kwargs), None)
+    return mark.kwargs[chosen] if chosen else ()
 
 
 def _parameter(key: str, value: Any) -> Any:
@@ -148,13 +162,18 @@ def engine_places(item: pytest.Item) -> list[tuple[int, str]]:
 
 def case_key(item: pytest.Function, gpu: str) -> CaseKey:
     """Finding and case of an energy test: from its module, class, function and parameters."""
-    module = item.getparent(pytest.Module)
-    stem = module.path.stem if module else "tests"
     parameters = item.callspec.id.removeprefix(gpu).removeprefix("-")
     names = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
     names.append((item.originalname or item.name).removeprefix("test_"))
     case = ".".join(names) + (f"[{parameters}]" if parameters else "")
-    return CaseKey(gpu=gpu, finding=stem.removeprefix("test_").replace("_", "-"), case=case)
+    return CaseKey(gpu=gpu, finding=finding(item), case=case)
+
+
+def finding(item: pytest.Item) -> str:
+    """What an energy test is about: its module, such as ``torch-compile``."""
+    module = item.getparent(pytest.Module)
+    stem = module.path.stem if module else "tests"
+    return stem.removeprefix("test_").replace("_", "-")
 
 
 def _names(spec: GpuSpec) -> set[str]:

@@ -224,7 +224,7 @@ def add_options(parser: pytest.Parser) -> None:
         "open; intervals are then a little wider, since each check may be judged three times (default: "
         f"{DEFAULT_SETTLE_SECONDS:g} for two stacks on a GPU, else 0)",
     )
-    add("--energy-window", type=_positive, metavar="SECONDS", help="shortest window (default: 2.5; CPU 0.5)")
+    add("--energy-window", type=_positive, metavar="SECONDS", help="shortest window (default: 1.5; CPU 0.5)")
     add(
         "--energy-deadline",
         type=_positive,

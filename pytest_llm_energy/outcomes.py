@@ -12,6 +12,7 @@ import pytest
 from pytest_llm_energy.errors import EnergyError
 from pytest_llm_energy.fixtures import CASE, METER, SESSION
 from pytest_llm_energy.reporting import messages, summary
+from pytest_llm_energy.reporting.no_cases import NoCases
 from pytest_llm_energy.reporting.selection import Selection, too_little
 from pytest_llm_energy.reporting.summary import CaseOutcome, Summary
 from pytest_llm_energy.reporting.tables import natural
@@ -43,12 +44,14 @@ class Outcomes:
 
     Attributes:
         cases: the energy tests that were selected, by node id.
+        no_cases: tests that have no cases on this GPU model, with their reasons.
         selection: what a time budget chose in an xdist worker; each chooses the same.
         problem: why the journal could not be written at the end.
     """
 
     def __init__(self) -> None:
         self.cases: dict[str, CaseKey] = {}
+        self.no_cases: list[NoCases] = []
         self.selection: Selection | None = None
         self._reported: dict[str, CaseOutcome] = {}
         self._crashed: dict[str, str] = {}
@@ -81,6 +84,7 @@ class Outcomes:
         """Learn from an xdist worker which energy tests it selected; each selects the same."""
         output = getattr(node, "workeroutput", {})
         self.cases |= msgspec.convert(output.get("llm_energy_cases", {}), dict[str, CaseKey])
+        self.no_cases = msgspec.convert(output.get("llm_energy_no_cases", self.no_cases), list[NoCases])
         if selection := output.get("llm_energy_selection"):
             self.selection = msgspec.convert(selection, Selection)
 
@@ -95,6 +99,7 @@ class Outcomes:
         energy.close()
         if hasattr(config, "workeroutput"):
             config.workeroutput["llm_energy_cases"] = msgspec.to_builtins(self.cases)
+            config.workeroutput["llm_energy_no_cases"] = msgspec.to_builtins(self.no_cases)
             config.workeroutput["llm_energy_selection"] = msgspec.to_builtins(energy.selection)
             return
         try:
@@ -162,6 +167,8 @@ def summary_of(config: pytest.Config) -> Summary:
         journal=_shown(journal, config) if journal else None,
         carbon=energy.options.carbon,
         resumed=_shown(energy.options.resume, config) if energy.options.resume else None,
+        # With -k or by name single tests are asked for, and that others have no cases is no news.
+        no_cases=() if config.option.keyword else tuple(config.stash[OUTCOMES].no_cases),
         selection=energy.selection or config.stash[OUTCOMES].selection,
         elapsed_seconds=None
         if energy.options.replay or energy.options.resume or workers

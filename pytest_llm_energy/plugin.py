@@ -21,6 +21,7 @@ from pytest_llm_energy.ordering import engine_order
 from pytest_llm_energy.outcomes import OUTCOMES, Outcomes
 from pytest_llm_energy.reporting import summary
 from pytest_llm_energy.reporting.live import Live, LogLines, Silent, StatusLine, Uncaptured
+from pytest_llm_energy.reporting.no_cases import NoCases
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.sharding import Shards
 from pytest_llm_energy.time_budget import TimeBudget
@@ -102,6 +103,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         keys = [spec.key for spec in specs]
         metafunc.parametrize(gpu_model.__name__, keys, indirect=True, ids=keys)
         return
+    own, item = specs[0], metafunc.definition
+    if why := markers.why_none(cases, own):
+        test = item.name.removeprefix("test_")
+        without = NoCases(finding=markers.finding(item), test=test, gpu=own.key, why=why)
+        metafunc.config.stash[OUTCOMES].no_cases.append(without)
     name, parameters = markers.cases(cases, specs)
     metafunc.parametrize((gpu_model.__name__, name), parameters, indirect=[gpu_model.__name__])
 

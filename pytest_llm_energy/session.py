@@ -36,7 +36,7 @@ from pytest_llm_energy.verdicts.segments import Segment, segments_folder
 CPU_PLAN = Plan(runs=5, window_seconds=0.5)
 """On a shared CPU more, shorter windows: noise there comes in bursts that interleaving spreads over the arms."""
 
-GPU_PLAN = Plan(runs=3, window_seconds=2.5)
+GPU_PLAN = Plan(runs=3, window_seconds=1.5)
 """From 2.5 s on, a window's J/token spreads by 0.15-0.5 % for vLLM on an H200."""
 
 

@@ -10,6 +10,7 @@ from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.carbon import CarbonIntensity
 from pytest_llm_energy.reporting.loosened import loosened_lines
 from pytest_llm_energy.reporting.messages import headline
+from pytest_llm_energy.reporting.no_cases import NoCases, no_cases_lines
 from pytest_llm_energy.reporting.selection import Selection, left_out_table, selection_lines
 from pytest_llm_energy.reporting.tables import claim_table, level_table, split
 from pytest_llm_energy.reporting.why import serving_first
@@ -57,6 +58,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         journal: how to refer to the journal, None when nothing was written.
         carbon: what a joule costs in CO2e, None to leave grams out.
         resumed: how to refer to the journal that the run goes on with, None when it began anew.
+        no_cases: tests that have no cases on the GPU model, with their reasons.
         selection: what a time budget chose, None without one.
         elapsed_seconds: how long the run took in one process; None when it was replayed, resumed or had several.
     """
@@ -67,6 +69,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     journal: str | None = None
     carbon: CarbonIntensity | None = None
     resumed: str | None = None
+    no_cases: Sequence[NoCases] = ()
     selection: Selection | None = None
     elapsed_seconds: float | None = None
 
@@ -119,7 +122,7 @@ def text_lines(summary: Summary, *, style: str = "simple") -> Iterator[str]:
         yield "Claims"
         yield from claim_table(claims, style=style).splitlines()
         yield from (f"  {note}" for note in _notes(claims))
-    yield from _skipped(summary)
+    yield from _not_judged(summary)
     if summary.journal:
         yield ""
         yield f"journal: {summary.journal}"
@@ -190,7 +193,7 @@ def markdown(summary: Summary) -> str:
     if summary.selection and summary.selection.left_out:
         budget = words.duration(summary.selection.budget_seconds or 0.0)
         parts += [f"### Left out by the time budget of {budget}", left_out_table(summary.selection, style="github")]
-    if skipped := list(_skipped(summary)):
+    if skipped := list(_not_judged(summary)):
         parts.append("\n".join(["```", *filter(None, skipped), "```"]))
     return "\n\n".join(parts) + "\n"
 
@@ -245,6 +248,12 @@ def _noise(summary: Summary) -> Iterator[str]:
 def _notes(claims: Sequence[ClaimRow]) -> Iterator[str]:
     """What baselines record of claims that are known not to hold."""
     yield from (f"{row.key}: {row.says}: {row.note}" for row in claims if row.note)
+
+
+def _not_judged(summary: Summary) -> Iterator[str]:
+    """What was not run here, and what could not be."""
+    yield from _skipped(summary)
+    yield from no_cases_lines(summary.no_cases, run=[outcome.key for outcome in summary.outcomes.values()])
 
 
 def _skipped(summary: Summary) -> Iterator[str]:
