@@ -5,10 +5,16 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
+import msgspec
+
 from docs import journals
 from docs.recorded import H200, Effect, checks, effects, field, per_device, published
+from pytest_llm_energy import decode_costs_more, decode_dominates, differs, same_rate
 from pytest_llm_energy.reporting import words
 from pytest_llm_energy.verdicts.baselines import Figure
+from pytest_llm_energy.verdicts.claims import Claim, DecodeAbovePrefill, Differs, FlatBelow, SameRate, Slope
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured
+from pytest_llm_energy.verdicts.phases import series_of
 from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS, Quantity
 from pytest_llm_energy.verdicts.rows import ClaimVerdict
 
@@ -81,6 +87,71 @@ def _of_batches(
             )
 
 
+def _of_prefills(finding: str, figure: Figure, *, claim: SameRate | Differs) -> Iterator[Aside]:
+    """Whether a request is prefilled alike in the largest batch and the smallest: as a rate, or in all."""
+    floor = published("prefill-floor").figure("flat-below-128-tokens").value or 0.0
+    for name, key, arms in _series(finding, figure):
+        prefills = [arm for arm in arms if field(arm, "output_tokens") == 1 and field(arm, "input_tokens") > floor]
+        lengths, sizes = (sorted({field(arm, of) for arm in prefills}) for of in ("input_tokens", "batch_size"))
+        if len(sizes) < 2:
+            continue
+        smallest, largest = sizes[0], sizes[-1]
+        case = f"batch {largest} against {smallest}"
+        control = None
+        if isinstance(claim, Differs):
+            case = f"prefill of {lengths[-1]} tokens, {case}"
+            of_longest = {field(a, "batch_size"): a for a in prefills if field(a, "input_tokens") == lengths[-1]}
+            prefills, control = [of_longest[largest], of_longest[smallest]], of_longest[smallest].name
+        measured = Measured(key=key, series=0, arms=tuple(prefills), control=control)
+        yield from _stated(figure, name, case, claim, measured)
+
+
+def _of_decode(finding: str, figure: Figure, *, claim: DecodeAbovePrefill) -> Iterator[Aside]:
+    """Whether decode takes more than prefill, where one prompt was prefilled alone and decoded from."""
+    for name, key, arms in _series(finding, figure):
+        for prefill in (arm for arm in arms if field(arm, "output_tokens") == 1):
+            alike = series_of(prefill, arms)
+            if len(alike) > 1:
+                measured = Measured(key=key, series=0, arms=tuple(alike.values()))
+                size, lengths = field(prefill, "batch_size"), (field(prefill, "input_tokens"), max(alike))
+                case = f"batch {size}, {lengths[0]}+{lengths[1]} tokens"
+                yield from _stated(figure, name, case, claim, measured)
+
+
+def _series(finding: str, figure: Figure) -> Iterator[tuple[str, CaseKey, list[Arm]]]:
+    """The series over lengths of each session in which no test asks for this, named by what they serve.
+
+    They are of one engine start, though of several cases, which were not interleaved: what changed from one to the
+    next within the session is not in an interval between them.
+    """
+    asked = {name for name, check, _ in checks(finding, H200) if figure.id in check.figures}
+    for name in (name for name in H200 if name not in asked):
+        arms: dict[str, Arm] = {}
+        for _, check, measured in (*checks("prefill-floor", [name]), *checks("decode-linear", [name])):
+            if isinstance(check.claim, Slope | FlatBelow):
+                key = check.key
+                for arm in measured.arms:
+                    size, lengths = (
+                        field(arm, "batch_size"),
+                        (field(arm, "input_tokens"), field(arm, "output_tokens")),
+                    )
+                    title = f"{size}x({lengths[0]}+{lengths[1]})"
+                    arms.setdefault(title, msgspec.structs.replace(arm, name=title))
+        if arms:
+            yield name, key, list(arms.values())
+
+
+def _stated(figure: Figure, name: str, case: str, claim: Claim, measured: Measured) -> Iterator[Aside]:
+    for statement in claim.statements(measured, noise=journals.noise(name, measured.key)):
+        yield Aside(
+            figure=figure,
+            case=case,
+            session=journals.session(name),
+            measured=words.change(statement.interval),
+            verdict=_decided(holds=statement.outcome == "holds", fails=statement.outcome == "fails"),
+        )
+
+
 def _unasked(finding: str, figure: Figure, *, of: Quantity = JOULES) -> Iterator[Effect]:
     """Effects of the sessions in which no test asks for this."""
     asked = {name for name, check, _ in checks(finding, H200) if figure.id in check.figures}
@@ -99,6 +170,10 @@ JUDGED: Mapping[str, Callable[[str, Figure], Iterator[Aside]]] = {
     "latency-falls-at-tp2": partial(_of_devices, of=SECONDS),
     "latency-falls-at-tp4": partial(_of_devices, of=SECONDS),
     "power-per-device-falls": partial(_of_devices, of=WATTS),
+    "same-rate-for-every-batch-size": partial(_of_prefills, claim=same_rate("input_tokens", across="batch_size")),
+    "intercepts-in-proportion-to-batch": partial(_of_prefills, claim=differs(at_most=0.25)),
+    "decode-costs-more-per-token-than-prefill": partial(_of_decode, claim=decode_costs_more),
+    "decode-dominates": partial(_of_decode, claim=decode_dominates),
     "saves-more-at-small-batch": partial(_of_batches, pairs=_outermost),
     "overhead-grows-with-batch": partial(_of_batches, pairs=pairwise),
 }

@@ -28,7 +28,7 @@ from docs.drawing import (
     with_legend,
 )
 from docs.recorded import CPU, H200, Effect, checks, claims, effects, field, levels, per_device, published
-from pytest_llm_energy.verdicts.claims import SavesOn
+from pytest_llm_energy.verdicts.claims import FlatBelow, Saves, SavesOn, Slope
 from pytest_llm_energy.verdicts.estimates import workload_effects
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS, Quantity
@@ -46,7 +46,7 @@ def plot(finding: str) -> Figure | None:
 
 def _growth(finding: str, *, over: str, label: str, floor: str | None = None) -> Figure | None:
     """Joules per request over a length: a colour per batch size, a marker per session."""
-    found = levels(finding)
+    found = levels(finding, of=Slope | FlatBelow)
     if not found:
         return None
     figure = Figure(figsize=SIZE)
@@ -80,7 +80,7 @@ def _growth(finding: str, *, over: str, label: str, floor: str | None = None) ->
 
 def _batches(finding: str) -> Figure | None:
     """Joules per token over the batch size, a line per session."""
-    found = levels(finding)
+    found = levels(finding, of=Saves)
     if not found:
         return None
     figure = Figure(figsize=SIZE)

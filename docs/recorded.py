@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from types import UnionType
 
 from docs import journals
 from docs.h200 import SESSIONS
@@ -119,9 +120,14 @@ def claims(finding: str, names: Sequence[str] = H200) -> list[Judged]:
     ]
 
 
-def levels(finding: str, names: Sequence[str] = H200) -> list[Level]:
-    """Every arm of a finding."""
-    return [Level(journal=name, arm=arm) for name, _, measured in checks(finding, names) for arm in measured.arms]
+def levels(finding: str, names: Sequence[str] = H200, *, of: type | UnionType = object) -> list[Level]:
+    """Every arm of a finding; where a kind of claim is given, of the cases with such a one."""
+    return [
+        Level(journal=name, arm=arm)
+        for name, check, measured in checks(finding, names)
+        if isinstance(check.claim, of)
+        for arm in measured.arms
+    ]
 
 
 def effects(finding: str, names: Sequence[str] = H200, *, of: Quantity = JOULES) -> list[Effect]:

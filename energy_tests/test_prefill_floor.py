@@ -7,7 +7,7 @@ less arithmetic to spare for each byte of weights it reads, so its floor is lowe
 import pytest
 
 from energy_tests.scenarios import SERVED_LLAMA, SMALL_TALK, at_batch_sizes
-from pytest_llm_energy import Series, flat_below, slope
+from pytest_llm_energy import Scenario, Series, flat_below, same_rate, slope
 from pytest_llm_energy.fixtures import EnergyMeter
 
 FLOOR = {"cpu": 8}
@@ -43,7 +43,7 @@ def test_prefill_is_flat_for_short_inputs(energy_meter: EnergyMeter, inputs: Ser
     cpu=[Series.over(CPU_PREFILL.replace(batch_size=n), input_tokens=(128, 256, 512)) for n in (1, 2, 4)],
     gpu=at_batch_sizes(
         lambda n: Series.over(GPU_PREFILL.replace(batch_size=n), input_tokens=(500, 1000, 2000)),
-        usual=(1, 4, 16),
+        usual=(4,),  # the smallest and the largest are measured below
         most=32,
     ),
 )
@@ -52,4 +52,22 @@ def test_prefill_grows_linearly_at_every_batch_size(energy_meter: EnergyMeter, i
         energy_meter.measure(*inputs),
         slope("input_tokens", exponent=1.0, tolerance=0.4),
         published="linear-above-128-tokens",
+    )
+
+
+def batches(prefill: Scenario, *, input_tokens: tuple[int, int], sizes: tuple[int, int]) -> Series:
+    grid = [prefill.replace(batch_size=n, input_tokens=i) for n in sizes for i in input_tokens]
+    return Series.of(grid).named("-".join(map(str, sizes)))
+
+
+@pytest.mark.energy_cases(
+    "both",
+    cpu=[batches(CPU_PREFILL, input_tokens=(128, 512), sizes=(1, 4))],
+    gpu=[batches(GPU_PREFILL, input_tokens=(500, 2000), sizes=(1, 16))],
+)
+def test_prefill_grows_at_the_same_rate_for_every_batch_size(energy_meter: EnergyMeter, both: Series) -> None:
+    energy_meter.check(
+        energy_meter.measure(*both),
+        same_rate("input_tokens", across="batch_size"),
+        published="same-rate-for-every-batch-size",
     )

@@ -4,7 +4,6 @@ A claim holds, or fails, only when the whole interval says so; otherwise nothing
 """
 
 import math
-from typing import Literal
 
 import msgspec
 
@@ -12,26 +11,39 @@ from pytest_llm_energy.errors import MeasurementError, UsageError
 from pytest_llm_energy.verdicts.estimates import Effect, effects, excess, growth, widening, workload_effects
 from pytest_llm_energy.verdicts.measured import Measured
 from pytest_llm_energy.verdicts.noise import ASSUMED, Noise
-from pytest_llm_energy.verdicts.statistics import ALPHA, Interval
+from pytest_llm_energy.verdicts.outcome import Outcome, Statement, decide, inside
+from pytest_llm_energy.verdicts.phase_claims import DecodeAbovePrefill, SameRate
+from pytest_llm_energy.verdicts.statistics import ALPHA
 from pytest_llm_energy.workloads.bins import Histogram
 
-Outcome = Literal["holds", "fails", "open"]
-
-
-class Statement(msgspec.Struct, frozen=True, kw_only=True):
-    """What the measurement says about one claim.
-
-    Attributes:
-        says: the claim in words, with the arms it is about.
-        interval: the effect or growth exponent it is about.
-        kind: what the interval is: ``effect`` (relative difference) or ``exponent``.
-        outcome: whether the claim holds, fails, or is left open by the noise.
-    """
-
-    says: str
-    interval: Interval
-    kind: Literal["effect", "exponent"]
-    outcome: Outcome
+__all__ = [
+    "Above",
+    "Claim",
+    "Costs",
+    "DecodeAbovePrefill",
+    "Differs",
+    "FlatBelow",
+    "Outcome",
+    "Rises",
+    "SameRate",
+    "Saves",
+    "SavesOn",
+    "Slope",
+    "Statement",
+    "above",
+    "costs",
+    "decode_costs_more",
+    "decode_dominates",
+    "differs",
+    "draws_less",
+    "faster",
+    "flat_below",
+    "rises",
+    "same_rate",
+    "saves",
+    "saves_on",
+    "slope",
+]
 
 
 LESS: dict[Effect, str] = {
@@ -69,7 +81,7 @@ class Saves(msgspec.Struct, frozen=True, tag_field="claim", tag="saves", forbid_
                 says=f"{arm} {LESS[self.of]} {control}",
                 interval=effect,
                 kind="effect",
-                outcome=_decide(holds=effect.high < 0, fails=effect.low > self.margin),
+                outcome=decide(holds=effect.high < 0, fails=effect.low > self.margin),
             )
             for arm, control, effect in effects(measured, alpha, noise=noise, of=self.of)
         ]
@@ -97,7 +109,7 @@ class Costs(msgspec.Struct, frozen=True, tag_field="claim", tag="costs", forbid_
                 says=f"{arm} {MORE[self.of]} {control}",
                 interval=effect,
                 kind="effect",
-                outcome=_decide(holds=effect.low > 0, fails=effect.high < -self.margin),
+                outcome=decide(holds=effect.low > 0, fails=effect.high < -self.margin),
             )
             for arm, control, effect in effects(measured, alpha, noise=noise, of=self.of)
         ]
@@ -121,7 +133,7 @@ class Differs(msgspec.Struct, frozen=True, tag_field="claim", tag="differs", for
                 says=f"{arm} differs from {control} by at most {self.at_most:.1%}{WHAT_OF[self.of]}",
                 interval=effect,
                 kind="effect",
-                outcome=_inside(effect, -self.at_most, self.at_most),
+                outcome=inside(effect, -self.at_most, self.at_most),
             )
             for arm, control, effect in effects(measured, alpha, noise=noise, of=self.of)
         ]
@@ -149,7 +161,7 @@ class Slope(msgspec.Struct, frozen=True, tag_field="claim", tag="slope", forbid_
                 says=f"J/request grows as {self.over}^{self.exponent:g} (+-{self.tolerance:g})",
                 interval=interval,
                 kind="exponent",
-                outcome=_inside(interval, low, high),
+                outcome=inside(interval, low, high),
             )
         ]
 
@@ -175,7 +187,7 @@ class FlatBelow(msgspec.Struct, frozen=True, tag_field="claim", tag="flat-below"
                 says=f"J/request is flat up to {self.limit} {self.over} (exponent < {self.tolerance:g})",
                 interval=interval,
                 kind="exponent",
-                outcome=_decide(holds=interval.high < self.tolerance, fails=interval.low > self.tolerance),
+                outcome=decide(holds=interval.high < self.tolerance, fails=interval.low > self.tolerance),
             )
         ]
 
@@ -205,7 +217,7 @@ class Rises(msgspec.Struct, frozen=True, kw_only=True, tag_field="claim", tag="r
                 says=f"{self.what} is more at {self.over} {high} than at {low}",
                 interval=apart,
                 kind="effect",
-                outcome=_decide(holds=apart.low > 0, fails=apart.high < 0),
+                outcome=decide(holds=apart.low > 0, fails=apart.high < 0),
             )
         ]
 
@@ -233,7 +245,7 @@ class Above(msgspec.Struct, frozen=True, kw_only=True, tag_field="claim", tag="a
         found = []
         for arm in measured.arms:
             above = excess(arm, self.joules_per_request, noise=noise, alpha=alpha)
-            outcome = _decide(holds=above.low > 0, fails=above.high < 0)
+            outcome = decide(holds=above.low > 0, fails=above.high < 0)
             says = f"{arm.name} takes more than {figure}"
             found.append(Statement(says=says, interval=above, kind="effect", outcome=outcome))
         if self.nearest is None:
@@ -241,7 +253,7 @@ class Above(msgspec.Struct, frozen=True, kw_only=True, tag_field="claim", tag="a
         if self.nearest not in [arm.name for arm in measured.arms]:
             raise MeasurementError(f"{measured.key}: no arm {self.nearest!r} was measured")
         for arm_name, nearest, effect in effects(measured, alpha, noise=noise, control=self.nearest):
-            outcome = _decide(holds=effect.low > 0, fails=effect.high < 0)
+            outcome = decide(holds=effect.low > 0, fails=effect.high < 0)
             says = f"{arm_name} is farther from {self.what} than {nearest}"
             found.append(Statement(says=says, interval=effect, kind="effect", outcome=outcome))
         return found
@@ -273,19 +285,21 @@ class SavesOn(msgspec.Struct, frozen=True, tag_field="claim", tag="saves-on", fo
                 says=f"{way} saves on {self.workload.name} against {self.control}",
                 interval=effect,
                 kind="effect",
-                outcome=_decide(holds=effect.high < 0, fails=effect.low > 0),
+                outcome=decide(holds=effect.high < 0, fails=effect.low > 0),
             )
             for way, effect in effects.items()
         ]
 
 
-Claim = Saves | Costs | Differs | Slope | FlatBelow | Rises | Above | SavesOn
+Claim = Saves | Costs | Differs | Slope | FlatBelow | Rises | SameRate | DecodeAbovePrefill | Above | SavesOn
 
 saves = Saves()
 costs = Costs()
 faster = Saves(of="latency")
 slower = Costs(of="latency")
 draws_less = Saves(of="device-power")
+decode_costs_more = DecodeAbovePrefill("token")
+decode_dominates = DecodeAbovePrefill("request")
 
 
 def differs(*, at_most: float, of: Effect = "energy") -> Differs:
@@ -308,6 +322,11 @@ def rises(over: str, *, between: str, control: str | bool, what: str) -> Rises:
     return Rises(over=over, between=between, control=control, what=what)
 
 
+def same_rate(over: str, *, across: str, tolerance: float = 0.25) -> SameRate:
+    """Energy per request grows with ``over`` as fast at the largest ``across`` as at the smallest."""
+    return SameRate(over, across, tolerance)
+
+
 def above(joules_per_request: float, *, what: str, nearest: str | None = None) -> Above:
     """Every arm takes more energy per request than a computed figure; ``nearest`` exceeds it the least."""
     return Above(joules_per_request=joules_per_request, what=what, nearest=nearest)
@@ -316,14 +335,3 @@ def above(joules_per_request: float, *, what: str, nearest: str | None = None) -
 def saves_on(workload: Histogram, *, over: str, control: str) -> SavesOn:
     """All requests of ``workload`` take less than where the field ``over`` of their scenarios is ``control``."""
     return SavesOn(workload, over, control)
-
-
-def _inside(interval: Interval, low: float, high: float) -> Outcome:
-    return _decide(
-        holds=low < interval.low and interval.high < high,
-        fails=interval.high < low or interval.low > high,
-    )
-
-
-def _decide(*, holds: bool, fails: bool) -> Outcome:
-    return "fails" if fails else "holds" if holds else "open"

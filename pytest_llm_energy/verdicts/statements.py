@@ -6,9 +6,10 @@ import msgspec
 
 from pytest_llm_energy.errors import MeasurementError
 from pytest_llm_energy.verdicts.baselines import Absent, Figure, Published
-from pytest_llm_energy.verdicts.claims import Claim, Statement
+from pytest_llm_energy.verdicts.claims import Claim
 from pytest_llm_energy.verdicts.measured import CaseKey, Measured
 from pytest_llm_energy.verdicts.noise import ASSUMED, Noise
+from pytest_llm_energy.verdicts.outcome import Statement
 from pytest_llm_energy.verdicts.records import Checked
 from pytest_llm_energy.verdicts.rows import ClaimReason, ClaimRow, ClaimVerdict
 from pytest_llm_energy.verdicts.statistics import ALPHA

@@ -167,10 +167,16 @@ def _of_pair(component: Component) -> Spread:
     return Spread(2 * component.spread.variance, component.freedom)
 
 
-def mean_interval(values: Sequence[float], *, alpha: float = ALPHA) -> Interval:
-    """Mean with a t interval; unbounded for a single value."""
+def mean_interval(values: Sequence[float], *, beside: Sequence[Spread] = (), alpha: float = ALPHA) -> Interval:
+    """Mean with a t interval; unbounded for a single value.
+
+    Args:
+        values: independent of each other but for what stands beside them.
+        beside: variances of the mean that they do not show.
+        alpha: chance, per bound, that it excludes the truth.
+    """
     mean = statistics.fmean(values)
-    return _around(mean, [(_variance_of_mean(values), len(values) - 1)], alpha)
+    return _around(mean, [(_variance_of_mean(values), len(values) - 1), *beside], alpha)
 
 
 def runs_to_tell(interval: Interval, border: float, *, runs: int) -> int | None:

@@ -1,15 +1,18 @@
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from docs import findings
-from docs.asides import JUDGED, Aside
+from docs.asides import JUDGED, Aside, asides
 from docs.drawing import svg
 from docs.findings_plots import PLOTS, plot
-from docs.recorded import CPU, H200, claims, published
-from pytest_llm_energy.verdicts.measured import CaseKey
+from docs.recorded import CPU, H200, checks, claims, published
+from pytest_llm_energy.verdicts.measured import CaseKey, Measured
+from pytest_llm_energy.verdicts.records import Checked
 from pytest_llm_energy.verdicts.rows import ClaimRow, ClaimVerdict
 from pytest_llm_energy.verdicts.statistics import Interval
 
@@ -88,3 +91,32 @@ def test_what_contradicts_the_paper_beside_the_tests_stands_in_the_verdict() -> 
     against = [aside, replace(aside, session="second"), replace(aside, verdict="confirms")]
     says = f"Contradicted in 2 of 3 comparisons: {figure.says}."
     assert findings.verdict(claims("cuda-graphs"), [], against).endswith(says)
+
+
+OF_PHASES = {
+    "prefill-floor": {"same-rate-for-every-batch-size"},
+    "batching": {"intercepts-in-proportion-to-batch"},
+    "decode-linear": {"decode-costs-more-per-token-than-prefill", "decode-dominates"},
+}
+
+
+@pytest.mark.parametrize("finding", OF_PHASES)
+def test_recorded_series_tell_what_no_test_asked_for_of_prefill_and_decode(finding: str) -> None:
+    told = asides(finding)
+    assert {each.figure.id for each in told} == OF_PHASES[finding]
+    assert {each.verdict for each in told} == {"confirms"}
+    assert len({(each.figure.id, each.session, each.case) for each in told}) == len(told)
+
+
+@pytest.mark.parametrize("finding", OF_PHASES)
+def test_a_session_in_which_a_test_asks_for_it_is_not_told_beside(
+    finding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(of: str, names: Sequence[str]) -> Iterator[tuple[str, Checked, Measured]]:
+        for name, check, measured in checks(of, names):
+            figures = tuple(OF_PHASES[finding]) if name == "h200/sixth-session" else check.figures
+            yield name, msgspec.structs.replace(check, figures=figures), measured
+
+    before = {each.session for each in asides(finding)}
+    monkeypatch.setattr("docs.asides.checks", asked)
+    assert before - {each.session for each in asides(finding)} == {"sixth"}
