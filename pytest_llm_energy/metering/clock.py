@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-Stop = Callable[[], None]
-
+Stop = Callable[[], bool]
+"""Ends what is repeated, also when it is called again; whether it has ended."""
 
 JOIN_SECONDS = 5.0
 
@@ -47,8 +47,9 @@ class SystemClock:
         thread = threading.Thread(target=run, daemon=True, name="energy-witness")
         thread.start()
 
-        def stop() -> None:
+        def stop() -> bool:
             stopped.set()
             thread.join(JOIN_SECONDS)  # an action that hangs in a dead driver must not hang this process
+            return not thread.is_alive()
 
         return stop

@@ -102,6 +102,7 @@ class NvmlMeter:
         self._idle: dict[str, tuple[Tick, Tick]] = {}
         self._lowest: dict[str, float] = {}
         self._opened = 0
+        self._witnesses: list[witness.Witness] = []
         whole = len(self.counted) == len(devices)
         self.method = "nvml-counter" if whole else "nvml-power"
         what = "energy counter at its ticks" if whole else "instant power, integrated (no energy counter)"
@@ -139,9 +140,22 @@ class NvmlMeter:
         self._idle = {}
         return LoadWindow(self).meter(seconds)
 
+    def begin_watching(self) -> witness.Witness:
+        """Begin to sample power, clock events and processes."""
+        begun = witness.Witness(self.nvml, self.handles, self.clock, strangers=self.strangers, untold=self.untold)
+        self._witnesses = [*(each for each in self._witnesses if not each.ended), begun]
+        return begun
+
     def shutdown(self) -> None:
-        """Release NVML."""
-        self.nvml.nvmlShutdown()
+        """Release NVML, unless it is still being asked.
+
+        A witness outlives its window where closing that was interrupted, as by Ctrl-C twice. NVML taken away from
+        under it ends the process, with what there was to report.
+        """
+        for each in self._witnesses:
+            each.stop()
+        if all(each.ended for each in self._witnesses):
+            self.nvml.nvmlShutdown()
 
     def _next_start(self) -> float:
         """When the next window may start: anywhere between two ticks, evenly over many windows."""

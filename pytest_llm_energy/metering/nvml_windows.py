@@ -40,10 +40,7 @@ class _Watched:
 
     def watch(self) -> None:
         """Begin to sample power, clock events and processes."""
-        meter = self._meter
-        self._witness = witness.Witness(
-            meter.nvml, meter.handles, meter.clock, strangers=meter.strangers, untold=meter.untold
-        )
+        self._witness = self._meter.begin_watching()
 
     def abandon(self) -> None:
         """Stop watching."""

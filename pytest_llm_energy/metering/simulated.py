@@ -47,7 +47,12 @@ class VirtualClock:
         """Carry out an action whenever time passes over its period."""
         entry = [self._now + period, period, action]
         self._repeated.append(entry)
-        return lambda: self._repeated.remove(entry)
+
+        def stop() -> bool:
+            self._repeated = [each for each in self._repeated if each is not entry]
+            return True
+
+        return stop
 
 
 class SimulatedError(Exception):
@@ -263,12 +268,15 @@ class SimulatedNvml:
     def __init__(self, clock: VirtualClock, *devices: SimulatedDevice) -> None:
         self._clock = clock
         self._devices = {device.uuid: device for device in devices}
+        self._users = 0
 
     def nvmlInit(self) -> None:
         """Nothing to load."""
+        self._users += 1
 
     def nvmlShutdown(self) -> None:
-        """Nothing to release."""
+        """Nothing to release; what is asked after the last user's has no library to answer it."""
+        self._users -= 1
 
     def nvmlSystemGetDriverVersion(self) -> str:
         """No driver."""
@@ -353,6 +361,8 @@ class SimulatedNvml:
         raise NotSupportedError("Not Supported")
 
     def _present(self, device: SimulatedDevice) -> None:
+        if self._users <= 0:
+            raise SystemError("NVML is used and not there: the real one ends the process")
         if self._clock.monotonic() >= device.lost_at:
             raise GpuIsLostError("GPU is lost")
 

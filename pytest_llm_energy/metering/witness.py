@@ -107,7 +107,12 @@ class Record:
 
 
 class Witness:
-    """Samples devices until it is stopped."""
+    """Samples devices until it is stopped.
+
+    Attributes:
+        records: what was seen so far, by device.
+        ended: whether it samples no more.
+    """
 
     def __init__(
         self,
@@ -135,11 +140,12 @@ class Witness:
         self._count = 0
         self.records = {uuid: Record() for uuid in handles}
         self._sample()
-        self._stop: Callable[[], None] = clock.repeat(PERIOD_SECONDS, self._sample)
+        self.ended = False
+        self._stop = clock.repeat(PERIOD_SECONDS, self._sample)
 
     def stop(self) -> dict[str, Record]:
         """End sampling; what was seen, by device."""
-        self._stop()
+        self.ended = self._stop()
         return self.records
 
     def _sample(self) -> None:

@@ -26,7 +26,9 @@ WINDOW = """
 
 
 @pytest.mark.parametrize("options", [(), ("-n2",)])
-def test_the_report_says_why_a_finding_has_no_cases_here(pytester: pytest.Pytester, options: tuple[str, ...]) -> None:
+def test_the_report_says_why_a_finding_has_no_cases_here(
+    pytester: pytest.Pytester, options: tuple[str, ...]
+) -> None:
     pytester.makepyfile(test_cuda_graphs=BODY, test_other=WINDOW)
     result = pytester.runpytest_subprocess(*options, "--energy-report=report.md")
     said = ["no cases on cpu:", "  cuda-graphs: graphs are of GPUs"]

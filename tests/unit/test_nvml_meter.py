@@ -1,13 +1,14 @@
 import math
 import random
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_llm_energy.hardware.detection import Device
+from pytest_llm_energy.metering.clock import Stop
 from pytest_llm_energy.metering.nvml import NvmlMeter
 from pytest_llm_energy.metering.simulated import (
     NotSupportedError,
@@ -287,3 +288,39 @@ def test_a_load_that_rises_and_falls_with_every_batch_is_known_as_well_as_is_sai
             stated.append(reading.uncertainty_joules / truth)
     assert statistics.fmean(abs(sigma) <= 2 for sigma in sigmas) > 0.93
     assert statistics.fmean(stated) < 0.01
+
+
+def test_a_window_left_open_is_watched_no_more_once_nvml_is_given_back() -> None:
+    device = SimulatedDevice()
+    bench = Bench(device)
+    bench.meter.open()  # and interrupted before it could be closed or abandoned
+    bench.clock.sleep(0.2)
+    bench.meter.shutdown()
+    with pytest.raises(SystemError):
+        bench.meter.nvml.nvmlDeviceGetTemperature(device, 0)
+    (watching,) = bench.meter._witnesses
+    seen = len(watching.records[device.uuid].moments)
+    bench.clock.sleep(1.0)
+    record = watching.records[device.uuid]
+    assert (len(record.moments), record.error) == (seen, None)
+
+
+class HangingClock(VirtualClock):
+    """What is repeated cannot be stopped: it hangs in a dead driver."""
+
+    def repeat(self, period: float, action: Callable[[], None]) -> Stop:
+        super().repeat(period, action)
+        return lambda: False
+
+
+def test_nvml_is_kept_while_it_may_still_be_asked() -> None:
+    device = SimulatedDevice()
+    clock = HangingClock()
+    found = Device(index=0, uuid=device.uuid, name="NVIDIA H200")
+    meter = NvmlMeter([found], nvml=SimulatedNvml(clock, device), clock=clock, strangers=everybody)
+    meter.open().abandon()
+    meter.shutdown()
+    clock.sleep(1.0)
+    (watching,) = meter._witnesses
+    assert watching.records[device.uuid].error is None
+    assert meter.nvml.nvmlDeviceGetTemperature(device, 0)

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_llm_energy import Scenario, decode_costs_more, decode_dominates, same_rate
 from pytest_llm_energy.errors import MeasurementError
-from pytest_llm_energy.serving.scenario import Online
+from pytest_llm_energy.serving.ways import Online
 from pytest_llm_energy.verdicts.claims import Claim
 from pytest_llm_energy.verdicts.journal import read_journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
