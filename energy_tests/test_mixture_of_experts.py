@@ -8,7 +8,7 @@ import pytest
 
 from energy_tests.scenarios import NOISY, at_batch_sizes
 from pytest_llm_energy import Arms, Scenario, Series, costs, rises, saves
-from pytest_llm_energy.fixtures import EnergyMeter
+from pytest_llm_energy.energy_meter import EnergyMeter
 
 TINY = Arms(
     mixture=Scenario(model="tiny-olmoe", input_tokens=32, output_tokens=16),
