@@ -1,9 +1,13 @@
-"""The two fixtures: ``gpu_model``, the accelerator, and ``energy_meter``, which meters and judges on it."""
+"""The fixtures: ``gpu_model``, the accelerator, and ``energy_meter``, which meters and judges on it.
+
+``energy_baselines`` judges what was measured before, on several GPU models, and needs none of them.
+"""
 
 from functools import partial
 
 import pytest
 
+from pytest_llm_energy.energy_baselines import EnergyBaselines
 from pytest_llm_energy.energy_meter import EnergyMeter as EnergyMeter  # users annotate their tests from here
 from pytest_llm_energy.energy_meter import GpuModel as GpuModel
 from pytest_llm_energy.session import EnergySession
@@ -17,10 +21,13 @@ CASE = pytest.StashKey[CaseKey]()
 """On every energy test: where its measurements belong."""
 
 DEGREE = pytest.StashKey[int]()
-"""On every energy test: devices it runs on."""
+"""On every energy test: devices it runs on, if it measures."""
 
 METER = pytest.StashKey[EnergyMeter]()
 """On an energy test that has begun: its meter, for the report."""
+
+BASELINES = pytest.StashKey[EnergyBaselines]()
+"""On a test of baselines that has begun: what judges them, for the report."""
 
 
 @pytest.fixture
@@ -52,3 +59,18 @@ def energy_meter(request: pytest.FixtureRequest, gpu_model: GpuModel) -> EnergyM
         session.begin(key, gpu_model.devices)
     request.node.stash[METER] = meter
     return meter
+
+
+@pytest.fixture
+def energy_baselines(request: pytest.FixtureRequest) -> EnergyBaselines:
+    """Judges the baselines of this GPU model beside those of others; starts no engine, leases no device."""
+    key = request.node.stash[CASE]
+    folder = request.config.stash[SESSION].options.baselines
+    judged = EnergyBaselines(_folder=folder, _key=key, _published=read_published(folder, key.finding))
+    request.node.stash[BASELINES] = judged
+    return judged
+
+
+def measures(item: pytest.Item) -> bool:
+    """Whether an energy test measures, and does not judge baselines alone."""
+    return energy_baselines.__name__ not in getattr(item, "fixturenames", ())
