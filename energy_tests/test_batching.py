@@ -9,7 +9,7 @@ import pytest
 
 from energy_tests.scenarios import NOISY, SERVED_LLAMA, SMALL_TALK, at_batch_sizes
 from pytest_llm_energy import Arms, Scenario, differs, saves
-from pytest_llm_energy.fixtures import EnergyMeter
+from pytest_llm_energy.energy_meter import EnergyMeter
 
 
 def batched(alone: Scenario, size: int) -> Arms:

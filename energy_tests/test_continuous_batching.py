@@ -9,7 +9,7 @@ import pytest
 
 from energy_tests.scenarios import SERVED_LLAMA, at_batch_sizes
 from pytest_llm_energy import Arms, Online, Scenario, costs, saves
-from pytest_llm_energy.fixtures import EnergyMeter
+from pytest_llm_energy.energy_meter import EnergyMeter
 
 
 def served(scenario: Scenario) -> Arms:

@@ -4,7 +4,7 @@ import pytest
 
 from energy_tests.scenarios import SERVED_LLAMA, at_batch_sizes
 from pytest_llm_energy import Arms, Series, rises, saves
-from pytest_llm_energy.fixtures import EnergyMeter
+from pytest_llm_energy.energy_meter import EnergyMeter
 
 NO_GRAPHS = "CUDA graphs are of GPUs"
 

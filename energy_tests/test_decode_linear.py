@@ -9,7 +9,7 @@ import pytest
 
 from energy_tests.scenarios import SERVED_LLAMA, SMALL_TALK, at_batch_sizes
 from pytest_llm_energy import Series, decode_costs_more, decode_dominates, slope
-from pytest_llm_energy.fixtures import EnergyMeter
+from pytest_llm_energy.energy_meter import EnergyMeter
 
 SHORT_PROMPTS = SERVED_LLAMA.replace(input_tokens=16)
 

@@ -4,7 +4,7 @@ import pytest
 
 from energy_tests.scenarios import LLAMA, NOISY, SMALL_TALK, at_batch_sizes
 from pytest_llm_energy import Arms, Beam, Sample, Scenario, costs, differs
-from pytest_llm_energy.fixtures import EnergyMeter
+from pytest_llm_energy.energy_meter import EnergyMeter
 
 
 def beam(greedy: Scenario) -> Arms:

@@ -11,8 +11,8 @@ import pytest
 
 from energy_tests.scenarios import LLAMA
 from pytest_llm_energy import Arms, above
+from pytest_llm_energy.energy_meter import EnergyMeter
 from pytest_llm_energy.errors import UsageError
-from pytest_llm_energy.fixtures import EnergyMeter
 from pytest_llm_energy.serving.flops import request_flops
 from pytest_llm_energy.stack_options import stacks
 from pytest_llm_energy.workloads.ideal import ideal_joules

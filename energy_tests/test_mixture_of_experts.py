@@ -11,7 +11,7 @@ import pytest
 
 from energy_tests.scenarios import NOISY, at_batch_sizes
 from pytest_llm_energy import Arms, FeedForward, Scenario, Series, costs, differs, rises, saves, slower
-from pytest_llm_energy.fixtures import EnergyMeter
+from pytest_llm_energy.energy_meter import EnergyMeter
 
 TINY = Arms(
     mixture=Scenario(model="tiny-olmoe", input_tokens=32, output_tokens=16),

@@ -9,7 +9,7 @@ import pytest
 
 from energy_tests.scenarios import LLAMA
 from pytest_llm_energy import Arms, saves
-from pytest_llm_energy.fixtures import EnergyMeter
+from pytest_llm_energy.energy_meter import EnergyMeter
 from pytest_llm_energy.workloads.tasks import CLASSIFICATION, GENERATION, SUMMARISATION, TRANSLATION, Task
 
 NO_GRAPHS = "the best configuration has CUDA graphs; serving-engine compares the two engines on a CPU"

@@ -8,7 +8,7 @@ import pytest
 
 from energy_tests.scenarios import SERVED_LLAMA, SMALL_TALK, at_batch_sizes
 from pytest_llm_energy import Scenario, Series, flat_below, same_rate, slope
-from pytest_llm_energy.fixtures import EnergyMeter
+from pytest_llm_energy.energy_meter import EnergyMeter
 
 FLOOR = {"cpu": 8}
 PAPERS_FLOOR = 128

@@ -4,7 +4,7 @@ import pytest
 
 from energy_tests.scenarios import LLAMA, NOISY, TINY, at_batch_sizes
 from pytest_llm_energy import Arms, Scenario, saves
-from pytest_llm_energy.fixtures import EnergyMeter
+from pytest_llm_energy.energy_meter import EnergyMeter
 
 
 def served(plain: Scenario) -> Arms:

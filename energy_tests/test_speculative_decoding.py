@@ -12,7 +12,7 @@ import pytest
 
 from energy_tests.scenarios import SERVED_LLAMA
 from pytest_llm_energy import MODELS, Arms, Scenario, Speculation, costs, saves
-from pytest_llm_energy.fixtures import EnergyMeter
+from pytest_llm_energy.energy_meter import EnergyMeter
 from pytest_llm_energy.serving.models import Model
 
 

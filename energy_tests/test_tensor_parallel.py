@@ -9,7 +9,7 @@ import pytest
 
 from energy_tests.scenarios import SERVED_LLAMA
 from pytest_llm_energy import Arms, costs, draws_less, faster
-from pytest_llm_energy.fixtures import EnergyMeter
+from pytest_llm_energy.energy_meter import EnergyMeter
 
 ONE_PROCESSOR = "there is nothing to split a model over"
 

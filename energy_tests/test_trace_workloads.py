@@ -8,7 +8,7 @@ import pytest
 
 from energy_tests.scenarios import LLAMA
 from pytest_llm_energy import Scenario, Series, saves_on
-from pytest_llm_energy.fixtures import EnergyMeter
+from pytest_llm_energy.energy_meter import EnergyMeter
 from pytest_llm_energy.hardware.catalogue import catalogue
 from pytest_llm_energy.serving.memory import largest_batch
 from pytest_llm_energy.workloads.packaged import packaged

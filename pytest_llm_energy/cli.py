@@ -51,7 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_baseline_options(budgeting, "why this much is right")
     budgeting.set_defaults(run=_budget)
     lacking = commands.add_parser("absent", help="record that a finding does not hold on this GPU model")
-    lacking.add_argument("journal", type=Path, help="journal in which the claim is contradicted")
+    lacking.add_argument(
+        "journal",
+        type=Path,
+        nargs="?",
+        help="journal in which the claim is contradicted; none for a claim about the baselines of two GPU models",
+    )
     lacking.add_argument(
         "claim", help="as reports write it: 'FINDING CASE: CLAIM', or 'FINDING CASE on GPU: CLAIM'"
     )
@@ -117,7 +122,7 @@ def _budget(arguments: argparse.Namespace) -> None:
 
 def _absent(arguments: argparse.Namespace) -> None:
     _by_a_person(arguments)
-    journal = read_journal(arguments.journal)
+    journal = read_journal(arguments.journal) if arguments.journal else None
     path, row = set_absent(journal, arguments.baselines, arguments.claim, reason=arguments.reason, when=_now())
     print(f"{row.key}: known not to hold: {row.says}; measured {words.measured(row)}: {arguments.reason}")
     print(f"written: {path}")

@@ -1,360 +1,18 @@
-"""The two fixtures: ``gpu_model``, the accelerator, and ``energy_meter``, which meters and judges on it."""
+"""The fixtures: ``gpu_model``, the accelerator, and ``energy_meter``, which meters and judges on it.
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+``energy_baselines`` judges what was measured before, on several GPU models, and needs none of them.
+"""
+
 from functools import partial
 
 import pytest
 
-from pytest_llm_energy import self_test
-from pytest_llm_energy.arm_runs import ArmRuns
-from pytest_llm_energy.errors import JournalError, ScenarioError
-from pytest_llm_energy.hardware.catalogue import GpuSpec
-from pytest_llm_energy.hardware.detection import Device
-from pytest_llm_energy.measuring import CallableWork, EngineWork, Work
-from pytest_llm_energy.metering.meter import Reading
-from pytest_llm_energy.serving.arms import Arms
-from pytest_llm_energy.serving.pool import Engine
-from pytest_llm_energy.serving.scenario import Scenario, distinct_names
-from pytest_llm_energy.serving.stack import Side, Stack
+from pytest_llm_energy.energy_baselines import EnergyBaselines
+from pytest_llm_energy.energy_meter import EnergyMeter as EnergyMeter  # users annotate their tests from here
+from pytest_llm_energy.energy_meter import GpuModel as GpuModel
 from pytest_llm_energy.session import EnergySession
-from pytest_llm_energy.verdicts.baselines import Baseline, Published, read_baseline, read_published
-from pytest_llm_energy.verdicts.claims import Claim
-from pytest_llm_energy.verdicts.judge import Conditions, judge, judge_recorded
-from pytest_llm_energy.verdicts.measured import CaseKey, Measured, Metered
-from pytest_llm_energy.verdicts.noise import Noise
-from pytest_llm_energy.verdicts.records import Checked, Ended, Ran, Troubled, Windowed
-from pytest_llm_energy.verdicts.rows import LOOKS, Row, levels_judged, unsettled
-from pytest_llm_energy.window_reading import WindowReading
-
-
-@dataclass(frozen=True)
-class GpuModel:
-    """The accelerator a test runs on.
-
-    Attributes:
-        spec: published specification.
-        devices: devices leased to this test; empty on a CPU.
-    """
-
-    spec: GpuSpec
-    devices: tuple[Device, ...] = ()
-
-    @property
-    def key(self) -> str:
-        """Mark, baseline folder and id, such as ``h200`` or ``cpu``."""
-        return self.spec.key
-
-    def __str__(self) -> str:
-        return self.key
-
-
-@dataclass(kw_only=True)
-class EnergyMeter:
-    """Meters on the leased devices, and judges.
-
-    ``window`` meters anything, ``measure`` a series of scenarios, ``compare`` two or more arms or callables,
-    ``check`` judges what was measured.
-    """
-
-    gpu_model: GpuModel
-    _session: EnergySession
-    _key: CaseKey
-    _baseline: Baseline | None
-    _published: Published | None
-    rows: list[Row] = field(default_factory=list)
-    _series: list[ArmRuns] = field(default_factory=list)
-    _stacks: dict[Side, dict[str, str]] = field(default_factory=lambda: {"present": {}, "against": {}})
-    _readings: list[Reading] = field(default_factory=list)
-    starts: dict[str, float] = field(default_factory=dict)
-    _begun: float = field(default_factory=time.monotonic)
-    _starting_seconds: float = 0.0
-
-    @property
-    def measured(self) -> bool:
-        """Whether this test has measured arms so far."""
-        return bool(self._series)
-
-    @property
-    def metered(self) -> Metered:
-        """Energy of this test's valid windows so far."""
-        return Metered.of(self._readings)
-
-    @property
-    def noise(self) -> Noise | None:
-        """How levels scatter on the GPU model, as its baselines tell; None where this test judged no level."""
-        if not levels_judged(self.rows):
-            return None
-        return self._session.noise(self._key, self.gpu_model.devices)
-
-    @contextmanager
-    def window(self, name: str = "window") -> Iterator[WindowReading]:
-        """Meter the block: the caller's own code, or a server it drives.
-
-        Work on a GPU must be synchronised before the block ends.
-
-        Raises:
-            MeterError: this host cannot meter.
-        """
-        result = WindowReading(name)
-        meter = self._session.meter(self.gpu_model.devices)
-        self._say(f"metering {name}")
-        opened = meter.open()
-        started = time.monotonic()
-        try:
-            yield result
-        except BaseException:
-            opened.abandon()
-            raise
-        result._reading = opened.close(started, time.monotonic())
-        self._readings.append(result.reading)
-        self._session.record(Windowed(key=self._key, name=name, reading=result.reading))
-
-    def measure(self, *scenarios: Scenario) -> Measured:
-        """Meter scenarios side by side, interleaved; they are named by the fields in which they differ.
-
-        Raises:
-            ScenarioError: none is given, or two are equal.
-            EngineError: an engine failed.
-            MeasurementError: a scenario's readings stayed invalid.
-        """
-        return self._measure(dict(zip(distinct_names(scenarios), scenarios, strict=True)), control=None)
-
-    def compare(self, arms: Arms | None = None, /, **callables: Callable[[], object]) -> Measured:
-        """Meter arms against each other, interleaved; the last is the control.
-
-        Args:
-            arms: scenarios by name, or None to compare callables.
-            **callables: functions by name, each run in this process.
-
-        Raises:
-            ScenarioError: neither two arms nor two callables are given.
-            EngineError: an engine failed.
-            MeasurementError: an arm's readings stayed invalid.
-        """
-        if arms is not None and not callables:
-            return self._measure(dict(arms), control=arms.control)
-        if arms is not None or len(callables) < 2:
-            raise ScenarioError("compare(arms), or compare(one=function, other=function): two at least")
-        return self._measure(callables, control=list(callables)[-1])
-
-    def check(
-        self,
-        measured: Measured,
-        claim: Claim | None = None,
-        *,
-        published: str | Sequence[str] = (),
-        budget: float | None = None,
-    ) -> None:
-        """Judge every level against its baseline, at the first check of it, and the claim by what was measured.
-
-        Verdicts are recorded on the test; one that fails the gate fails the test when its body has ended.
-
-        Args:
-            measured: what ``measure`` or ``compare`` returned.
-            claim: what the finding asserts, None to judge levels alone.
-            published: id of the published figure that the claim is about, or the ids of several, one per GPU
-                model that it was published for.
-            budget: relative increase of a level that passes, None for the baseline's.
-
-        Raises:
-            MeasurementError: the claim is about something that was not measured.
-            BaselineError: ``published`` is unknown.
-        """
-        series = self._series[measured.series]
-        check = Checked(
-            key=self._key,
-            series=measured.series,
-            tp=max(1, len(self.gpu_model.devices)),
-            arms=tuple(arm.name for arm in measured.arms),
-            control=measured.control,
-            claim=claim,
-            budget=budget,
-            figures=(published,) if isinstance(published, str) else tuple(published),
-            looks=LOOKS if self._session.settle_seconds else 1,
-            levels=not series.judged,
-        )
-        series.judged = True
-        self._session.record(check)
-        conditions = Conditions(
-            fingerprint=self._session.fingerprint(self.gpu_model.devices),
-            stack=self._stacks["present"],
-            against=self._stacks["against"],
-            against_says=self._session.options.against_says or "the other stack",
-            baseline=self._baseline,
-            published=self._published,
-            noise=self._session.noise(self._key, self.gpu_model.devices, of=self._key),
-            budget=self._session.options.budget,
-            default_budget=self._session.options.default_budget,
-        )
-        rows = judge(check, series.measured(), conditions)
-        for _ in range(1, check.looks):
-            if not unsettled(rows) or not self._session.may_settle:
-                break
-            with self._session.settling():
-                series.meter_again(self._session.plan, self._say)
-            rows = judge(check, series.measured(), conditions)
-        self.rows += rows
-
-    def replay(self) -> None:
-        """Judge what the journal recorded for this case, instead of running the test's body.
-
-        Raises:
-            EnergyError: the case ended in an error when it was measured, or nothing valid was.
-        """
-        journal = self._session.recorded(self._key)
-        assert journal is not None
-        self._readings = journal.readings_of(self._key)
-        self.starts = journal.starts_of(self._key)
-        self.rows += judge_recorded(
-            journal,
-            self._key,
-            baseline=self._baseline,
-            published=self._published,
-            budget=self._session.options.budget,
-            default_budget=self._session.options.default_budget,
-            gpu_baselines=self._session.gpu_baselines(self._key.gpu),
-        )
-
-    def test_gate(self, scenarios: Sequence[Scenario]) -> None:
-        """Test the gate on the last of a case's scenarios, its control, instead of running the test's body.
-
-        Raises:
-            EnergyError: the gate is wrong here, or cannot tell.
-        """
-        served = [scenario for scenario in scenarios if scenario.online is None]
-        if not served:
-            pytest.skip("--energy-self-test needs a scenario of static batches among the test's parameters")
-        scenario = served[-1]
-        options = self._session.options
-        budget = options.budget or (self_test.CPU_BUDGET if self._key.gpu == "cpu" else options.default_budget)
-        planted = self._works(self_test.PLANTED, scenario, kinds={"present": self_test.Planted})
-        for work in planted:
-            if isinstance(work, self_test.Planted):
-                work.increase = self_test.increase_for(budget)
-        names = (self_test.UNCHANGED, self_test.PLANTED)
-        series = ArmRuns(
-            key=self._key,
-            number=0,
-            control=None,
-            identities=dict.fromkeys(names, scenario.identity()),
-            works=[*self._works(self_test.UNCHANGED, scenario), *planted],
-            record=self._ran,
-        )
-        self._series.append(series)
-        series.meter(self._session.plan, self._say)
-        check = Checked(key=self._key, series=0, tp=scenario.tensor_parallel_size, arms=names, looks=LOOKS)
-        devices = self.gpu_model.devices
-        noise = self._session.noise(self._key, devices)
-        conditions = Conditions(fingerprint=self._session.fingerprint(devices), stack={}, noise=noise)
-        for look in range(LOOKS):
-            levels = judge(check, series.measured(), conditions)
-            found = list(self_test.statements(levels, budget))
-            if look + 1 == LOOKS or "inconclusive" not in [wrong for _, wrong in found]:
-                break
-            series.meter_again(self._session.plan, self._say)
-        self.rows += [row for row, _ in found]
-        for row, wrong in found:
-            if wrong is not None:
-                raise self_test.fault(row, wrong)
-
-    def trouble(self, says: str) -> None:
-        """Record that the case ended in an error; what cannot be written is in the report all the same."""
-        if not self._session.recorded(self._key):
-            with suppress(JournalError):
-                self._session.record(Troubled(key=self._key, says=says))
-
-    def ended(self) -> None:
-        """Record that the body ran to its end; a case whose end cannot be written is measured anew by a resume."""
-        if not self._session.recorded(self._key):
-            seconds = time.monotonic() - self._begun - self._starting_seconds
-            with suppress(JournalError):
-                self._session.record(Ended(key=self._key, seconds=seconds))
-
-    def _measure(self, things: Mapping[str, Scenario | Callable[[], object]], *, control: str | None) -> Measured:
-        taken = {name for earlier in self._series for name in earlier.identities}
-        if again := taken & things.keys():
-            raise ScenarioError(f"arm names must differ within a test; measured before: {sorted(again)}")
-        things = self._as_served(things)
-        series = ArmRuns(
-            key=self._key,
-            number=len(self._series),
-            control=control,
-            identities={n: t.identity() if isinstance(t, Scenario) else None for n, t in things.items()},
-            works=[work for name, thing in things.items() for work in self._works(name, thing)],
-            record=self._ran,
-        )
-        series.meter(self._session.plan, self._say)
-        self._series.append(series)
-        return series.measured()
-
-    def _ran(self, ran: Ran) -> None:
-        self._session.record(ran)
-        self._readings.append(ran.run.reading)
-
-    def _as_served(
-        self, things: Mapping[str, Scenario | Callable[[], object]]
-    ) -> Mapping[str, Scenario | Callable[[], object]]:
-        """Scenarios as they are served here: by a server that is named, or as they are; or the test is skipped."""
-        scenarios = [thing for thing in things.values() if isinstance(thing, Scenario)]
-        if reason := self._session.not_servable(scenarios, devices=len(self.gpu_model.devices)):
-            pytest.skip(reason)
-        try:
-            return {
-                name: self._session.as_served(thing, "present") if isinstance(thing, Scenario) else thing
-                for name, thing in things.items()
-            }
-        except ScenarioError as error:
-            pytest.skip(f"--energy-endpoint: {error}")
-
-    def _works(
-        self,
-        name: str,
-        thing: Scenario | Callable[[], object],
-        *,
-        kinds: Mapping[Side, type[EngineWork]] = {},
-    ) -> list[Work]:
-        """What to run of an arm: on the present stack, and on the other one where there is one."""
-        if not isinstance(thing, Scenario):
-            return [CallableWork(name, thing, meter=self._session.meter(self.gpu_model.devices))]
-        # An arm on fewer devices than the test leases is charged for its own alone.
-        devices = self.gpu_model.devices
-        if not self._session.servers:
-            devices = devices[: thing.tensor_parallel_size]
-        return [
-            kinds.get(stack.side, EngineWork)(
-                name,
-                served,
-                side=stack.side,
-                meter=self._session.meter(devices),
-                begin=partial(self._engine, name, served, stack, devices),
-                end=partial(self._session.pool.discard, served, stack.side),
-                say=self._say,
-            )
-            for stack in self._session.options.stacks
-            if stack.serves(thing.engine)
-            for served in [self._session.as_served(thing, stack.side)]
-        ]
-
-    def _engine(self, name: str, scenario: Scenario, stack: Stack, devices: Sequence[Device]) -> Engine:
-        where = "" if stack.side == "present" else " on the other stack"
-        asked = time.monotonic()
-        engine = self._session.pool.engine(
-            scenario,
-            devices,
-            lambda stage: self._say(f"loading {name}{where}: {stage}"),
-            stack=stack,
-        )
-        self._starting_seconds += time.monotonic() - asked
-        self._stacks[stack.side] |= engine.stack
-        self.starts[engine.start] = engine.load_seconds
-        return engine
-
-    def _say(self, what: str) -> None:
-        self._session.live.say(f"{self._key.finding} {self._key.case}", what)
-
+from pytest_llm_energy.verdicts.baselines import read_baseline, read_published
+from pytest_llm_energy.verdicts.measured import CaseKey
 
 SESSION = pytest.StashKey[EnergySession]()
 """On the config: what this process holds while it measures."""
@@ -363,10 +21,13 @@ CASE = pytest.StashKey[CaseKey]()
 """On every energy test: where its measurements belong."""
 
 DEGREE = pytest.StashKey[int]()
-"""On every energy test: devices it runs on."""
+"""On every energy test: devices it runs on, if it measures."""
 
 METER = pytest.StashKey[EnergyMeter]()
 """On an energy test that has begun: its meter, for the report."""
+
+BASELINES = pytest.StashKey[EnergyBaselines]()
+"""On a test of baselines that has begun: what judges them, for the report."""
 
 
 @pytest.fixture
@@ -398,3 +59,18 @@ def energy_meter(request: pytest.FixtureRequest, gpu_model: GpuModel) -> EnergyM
         session.begin(key, gpu_model.devices)
     request.node.stash[METER] = meter
     return meter
+
+
+@pytest.fixture
+def energy_baselines(request: pytest.FixtureRequest) -> EnergyBaselines:
+    """Judges the baselines of this GPU model beside those of others; starts no engine, leases no device."""
+    key = request.node.stash[CASE]
+    folder = request.config.stash[SESSION].options.baselines
+    judged = EnergyBaselines(_folder=folder, _key=key, _published=read_published(folder, key.finding))
+    request.node.stash[BASELINES] = judged
+    return judged
+
+
+def measures(item: pytest.Item) -> bool:
+    """Whether an energy test measures, and does not judge baselines alone."""
+    return energy_baselines.__name__ not in getattr(item, "fixturenames", ())

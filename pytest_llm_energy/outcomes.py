@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from pytest_llm_energy.errors import EnergyError
-from pytest_llm_energy.fixtures import CASE, METER, SESSION
+from pytest_llm_energy.fixtures import BASELINES, CASE, METER, SESSION, measures
 from pytest_llm_energy.reporting import messages, summary
 from pytest_llm_energy.reporting.no_cases import NoCases
 from pytest_llm_energy.reporting.selection import Selection, too_little
@@ -196,20 +196,30 @@ def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException 
     """How the test stands after this phase; None while it goes on."""
     key = item.stash[CASE]
     meter = item.stash.get(METER, None)
-    rows = meter.rows if meter else []
+    judges = meter or item.stash.get(BASELINES, None)
+    rows = judges.rows if judges else []
     metered = meter.metered if meter else Metered()
     starts = meter.starts if meter else {}
-    source = item.config.stash[SESSION].source(key)
-    resumed = bool(item.config.stash[SESSION].resumed and item.config.stash[SESSION].recorded(key))
+    measuring = measures(item)
+    source = item.config.stash[SESSION].source(key) if measuring else None
+    resumed = measuring and bool(item.config.stash[SESSION].resumed and item.config.stash[SESSION].recorded(key))
     if report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        return CaseOutcome(key=key, state="skipped", says=reason.removeprefix("Skipped: "), metered=metered)
+        says = reason.removeprefix("Skipped: ")
+        return CaseOutcome(key=key, state="skipped", says=says, metered=metered, measures=measuring)
     if report.failed and report.when != "teardown":
         says = str(error) or type(error).__name__
         if meter is not None:
             meter.trouble(says)
         return CaseOutcome(
-            key=key, state="errored", rows=rows, source=source, says=says, metered=metered, starts=starts
+            key=key,
+            state="errored",
+            rows=rows,
+            source=source,
+            says=says,
+            metered=metered,
+            starts=starts,
+            measures=measuring,
         )
     if report.when != "call":
         return None
@@ -225,6 +235,7 @@ def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException 
         metered=metered,
         starts=starts,
         resumed=resumed,
+        measures=measuring,
     )
 
 

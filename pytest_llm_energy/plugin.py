@@ -14,7 +14,16 @@ import pytest
 
 from pytest_llm_energy import markers, options, outcomes, self_test
 from pytest_llm_energy.errors import EnergyError
-from pytest_llm_energy.fixtures import CASE, DEGREE, METER, SESSION, energy_meter, gpu_model
+from pytest_llm_energy.fixtures import (
+    CASE,
+    DEGREE,
+    METER,
+    SESSION,
+    energy_baselines,
+    energy_meter,
+    gpu_model,
+    measures,
+)
 from pytest_llm_energy.hardware.catalogue import GpuSpec, catalogue, gpu_spec
 from pytest_llm_energy.hardware.detection import Host
 from pytest_llm_energy.ordering import engine_order
@@ -25,13 +34,17 @@ from pytest_llm_energy.reporting.no_cases import NoCases
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.sharding import Shards
 from pytest_llm_energy.time_budget import TimeBudget
+from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.segments import has_segments, segments_folder
 
-__all__ = ["energy_meter", "gpu_model"]
+__all__ = ["energy_baselines", "energy_meter", "gpu_model"]
 
 
 SPECS = pytest.StashKey[tuple[GpuSpec, ...]]()
 """On the config: GPU models that energy tests are collected for."""
+
+OF_GPU_MODELS = (gpu_model.__name__, energy_baselines.__name__)
+"""Fixtures by which a test is an energy test; it is collected for a GPU model."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -96,12 +109,19 @@ def pytest_configure_node(node: Any) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Collect an energy test for this host's GPU model, and for those that -m names."""
-    if gpu_model.__name__ not in metafunc.fixturenames:
+    requested = [name for name in OF_GPU_MODELS if name in metafunc.fixturenames]
+    if not requested:
         return
+    if len(requested) > 1:
+        raise pytest.Collector.CollectError(
+            f"{energy_baselines.__name__} judges what was measured before: request it without "
+            f"{gpu_model.__name__} and {energy_meter.__name__}"
+        )
+    (fixture,) = requested
     specs = _specs(metafunc.config)
     if (cases := metafunc.definition.get_closest_marker(markers.CASES)) is None:
         keys = [spec.key for spec in specs]
-        metafunc.parametrize(gpu_model.__name__, keys, indirect=True, ids=keys)
+        metafunc.parametrize(fixture, keys, indirect=True, ids=keys)
         return
     own, item = specs[0], metafunc.definition
     if why := markers.why_none(cases, own):
@@ -109,7 +129,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         without = NoCases(finding=markers.finding(item), test=test, gpu=own.key, why=why)
         metafunc.config.stash[OUTCOMES].no_cases.append(without)
     name, parameters = markers.cases(cases, specs)
-    metafunc.parametrize((gpu_model.__name__, name), parameters, indirect=[gpu_model.__name__])
+    metafunc.parametrize((fixture, name), parameters, indirect=[fixture])
 
 
 @pytest.hookimpl(wrapper=True)
@@ -200,8 +220,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         session = item.config.stash[SESSION]
         if CASE in item.stash:
             session.live.clear()
-            # A case that is judged from a journal takes no time: what is alive may serve the one after it.
-            if not session.replayed and not (nextitem and _recorded(nextitem)):
+            # A case that is not measured takes no time: what is alive may serve the one after it.
+            if not session.replayed and not (nextitem and _takes_no_time(nextitem)):
                 session.retain(markers.engine_keys(nextitem) if nextitem else ())
 
 
@@ -268,12 +288,20 @@ def _begin_journal(session: EnergySession) -> None:
 
 def _recorded(item: pytest.Item) -> bool:
     """Whether an energy test is judged from a journal instead of measured."""
-    return CASE in item.stash and item.config.stash[SESSION].recorded(item.stash[CASE]) is not None
+    if CASE not in item.stash or not measures(item):
+        return False
+    return item.config.stash[SESSION].recorded(item.stash[CASE]) is not None
+
+
+def _takes_no_time(item: pytest.Item) -> bool:
+    """Whether an energy test is judged from a journal, or by baselines alone."""
+    return _recorded(item) or (CASE in item.stash and not measures(item))
 
 
 def _gpu_of(item: pytest.Item) -> str | None:
     callspec = getattr(item, "callspec", None)
-    return callspec.params.get(gpu_model.__name__) if callspec else None
+    keys = [callspec.params[name] for name in OF_GPU_MODELS if name in callspec.params] if callspec else []
+    return keys[0] if keys else None
 
 
 def _specs(config: pytest.Config) -> tuple[GpuSpec, ...]:
@@ -298,6 +326,8 @@ def _named(config: pytest.Config) -> list[str]:
 
 def _cannot_run(session: EnergySession, item: pytest.Item) -> str | None:
     key = item.stash[CASE]
+    if not measures(item):
+        return _cannot_compare(session, key)
     if session.replayed:
         if key in session.replayed.cases:
             return None
@@ -306,8 +336,7 @@ def _cannot_run(session: EnergySession, item: pytest.Item) -> str | None:
     if session.recorded(key):
         return None
     if key.gpu != session.spec.key:
-        problem = f": {session.host.problem}" if session.host.problem else ""
-        return f"needs {key.gpu}, this host has {session.spec.key}{problem}"
+        return _another_gpu(session, key)
     for engine in sorted({scenario.engine for scenario in markers.scenarios(item)}):
         if any(stack.lacks(engine) for stack in session.options.stacks):
             return f"engine {engine} is not installed here: pip install it, or --energy-python {engine}=COMMAND"
@@ -316,6 +345,24 @@ def _cannot_run(session: EnergySession, item: pytest.Item) -> str | None:
         return f"needs {degree} devices, this host has {devices}"
     on = len(session.server_devices) or (degree if session.host.devices else 0)
     return session.not_servable(list(markers.scenarios(item)), devices=on)
+
+
+def _cannot_compare(session: EnergySession, key: CaseKey) -> str | None:
+    """Why a test of baselines does not run: they are what was measured before, whatever is measured now."""
+    options = session.options
+    if options.self_test:
+        return "--energy-self-test measures, and this judges baselines alone"
+    if options.against_says or session.servers:
+        given = "--energy-against" if options.against_says else "--energy-endpoint"
+        return f"{given} is about another stack or server than baselines are of, and this judges them alone"
+    if key.gpu != session.spec.key:
+        return f"not in the journal, of {session.spec.key}" if session.replayed else _another_gpu(session, key)
+    return None
+
+
+def _another_gpu(session: EnergySession, key: CaseKey) -> str:
+    problem = f": {session.host.problem}" if session.host.problem else ""
+    return f"needs {key.gpu}, this host has {session.spec.key}{problem}"
 
 
 def _title(energy: EnergySession) -> str:

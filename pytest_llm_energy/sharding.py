@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from pytest_llm_energy.durations import Durations
-from pytest_llm_energy.fixtures import CASE
+from pytest_llm_energy.fixtures import CASE, measures
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.verdicts.measured import CaseKey
 
@@ -127,10 +127,11 @@ class Shards:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Keep this shard's part of what -m and -k selected; tests of other things are of the first."""
-        own = self._own([item for item in items if CASE in item.stash])
+        """Keep this shard's part of what -m and -k selected; tests that measure nothing are of the first."""
+        measuring = [item for item in items if CASE in item.stash and measures(item)]
+        own = self._own(measuring)
         others = [
-            item for item in items if not (item.stash[CASE] in own if CASE in item.stash else self._shard == 1)
+            item for item in items if not (item.stash[CASE] in own if item in measuring else self._shard == 1)
         ]
         if others:
             config.hook.pytest_deselected(items=others)

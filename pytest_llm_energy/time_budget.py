@@ -7,7 +7,7 @@ import pytest
 from pytest_llm_energy import markers
 from pytest_llm_energy.choosing import Candidate, Starting, choose
 from pytest_llm_energy.durations import Durations
-from pytest_llm_energy.fixtures import CASE
+from pytest_llm_energy.fixtures import CASE, measures
 from pytest_llm_energy.ordering import engine_order
 from pytest_llm_energy.reporting.selection import (
     Selection,
@@ -42,7 +42,7 @@ class TimeBudget:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Choose of what -m, -k and the shard left; tests of other things are untouched.
+        """Choose of what -m, -k and the shard left; tests of other things, and of baselines alone, are untouched.
 
         When tests are only collected, cases for other GPU models are chosen too, for a host of each.
 
@@ -50,9 +50,12 @@ class TimeBudget:
             pytest.UsageError: not even the cheapest case fits.
         """
         elsewhere = bool(config.option.collectonly)
-        gpus = dict.fromkeys(item.stash[CASE].gpu for item in items if CASE in item.stash)
-        for gpu in gpus if elsewhere or not gpus else [self._session.spec.key]:
-            places = [n for n, item in enumerate(items) if CASE in item.stash and item.stash[CASE].gpu == gpu]
+        of_gpus: dict[str, list[int]] = {}
+        for place, item in enumerate(items):
+            if CASE in item.stash and measures(item):
+                of_gpus.setdefault(item.stash[CASE].gpu, []).append(place)
+        for gpu in of_gpus if elsewhere or not of_gpus else [self._session.spec.key]:
+            places = of_gpus.get(gpu, [])
             of_gpu = self._in_order([items[n] for n in places])
             if of_gpu:
                 self._selections.append(self._select(of_gpu))

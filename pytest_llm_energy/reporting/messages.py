@@ -129,18 +129,26 @@ def _claim(row: ClaimRow) -> Iterator[str]:
     if row.paper:
         differs = ": the direction is as claimed, the size is not" if row.reason == "size-differs" else ""
         yield from labelled("paper", f"{row.paper}{differs}")
-    if row.verdict == "contradicts":
-        says = "look in the table for the arm whose level changed; if this GPU model is like that, record it:"
-    else:
-        says = "the runs scatter too much to tell; raise --energy-runs or --energy-window"
-    yield from labelled("to do", says)
+    of_baselines = row.judged_by == "baselines"
+    if of_baselines and row.note:
+        yield from labelled("judged", clipped(row.note, MOST_NOTE))
+    yield from labelled("to do", _to_do_of_claim(row))
     if row.verdict == "contradicts":
         # On one line, since it is there to be copied; where that is too long, the help says how to find the rest.
-        command = f"llm-energy absent JOURNAL '{row.key}: {row.says}' --reason ..."
+        absent = "llm-energy absent" if of_baselines else "llm-energy absent JOURNAL"
+        command = f"{absent} '{row.key}: {row.says}' --reason ..."
         fits = len(command) <= WIDTH - LABEL
-        yield from continued(
-            command if fits else "llm-energy absent JOURNAL 'CASE: CLAIM' --reason ... (see its --help)"
-        )
+        yield from continued(command if fits else f"{absent} 'CASE: CLAIM' --reason ... (see its --help)")
+
+
+def _to_do_of_claim(row: ClaimRow) -> str:
+    if row.judged_by == "baselines":
+        if row.verdict == "contradicts":
+            return "look for what else differs (host, stack); if these GPU models are like that, record it:"
+        return "boards of one GPU model differ too much to tell; bless sessions on more boards of either"
+    if row.verdict == "contradicts":
+        return "look in the table for the arm whose level changed; if this GPU model is like that, record it:"
+    return "the runs scatter too much to tell; raise --energy-runs or --energy-window"
 
 
 def _name(key: CaseKey) -> str:

@@ -35,6 +35,7 @@ class CaseOutcome(msgspec.Struct, kw_only=True):
         metered: energy of its valid windows.
         starts: seconds that each engine start took that served it, by the start's id.
         resumed: whether it was measured by the earlier run that this one goes on with.
+        measures: whether it measures, and does not judge baselines alone.
     """
 
     key: CaseKey
@@ -46,6 +47,7 @@ class CaseOutcome(msgspec.Struct, kw_only=True):
     metered: Metered = Metered()
     starts: dict[str, float] = msgspec.field(default_factory=dict)
     resumed: bool = False
+    measures: bool = True
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,8 +93,14 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def decided_nothing(self) -> bool:
-        """Whether there were cases, and none was decided: such a run must not pass."""
-        return self.cases > 0 and self.judged == 0 and self.gate != "off"
+        """Whether there were cases, and none was decided: such a run must not pass.
+
+        Where some measure, one of those: what baselines alone decide, they did before this run.
+        """
+        alone = [outcome for outcome in self.outcomes.values() if not outcome.measures]
+        of_baselines = sum(outcome.state == "judged" for outcome in alone)
+        decides = self.judged - of_baselines if self.cases > len(alone) else self.judged
+        return self.cases > 0 and decides == 0 and self.gate != "off"
 
 
 def state_of(rows: Sequence[Row], *, measured: bool) -> State:

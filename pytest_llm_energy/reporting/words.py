@@ -117,5 +117,6 @@ def spelt(row: ClaimRow) -> str:
     """The same as part of a sentence."""
     low, high = row.interval.low, row.interval.high
     if row.kind == "effect":
-        return f"{percent(row.interval.value)} energy, between {percent(low)} and {percent(high)}"
+        what = "energy" if row.judged_by == "runs" else "energy as a ratio to the control's, against the slower GPU"
+        return f"{percent(row.interval.value)} {what}, between {percent(low)} and {percent(high)}"
     return f"exponent {row.interval.value:.2f}, between {low:.2f} and {high:.2f}"

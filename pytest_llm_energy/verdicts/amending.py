@@ -16,6 +16,7 @@ from pytest_llm_energy.verdicts.baselines import (
     read_published,
     write_baseline,
 )
+from pytest_llm_energy.verdicts.gains import HARDWARE_SPEED, all_gains
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
 from pytest_llm_energy.verdicts.measured import CaseKey
@@ -50,11 +51,15 @@ def set_budget(folder: Path, case: str, budget: float, *, reason: str, when: str
     return write_baseline(folder, _with_case(baseline, key.case, new)), change
 
 
-def set_absent(journal: Journal, folder: Path, claim: str, *, reason: str, when: str) -> tuple[Path, ClaimRow]:
-    """Record that a claim does not hold on a GPU model, as a journal shows.
+def set_absent(
+    journal: Journal | None, folder: Path, claim: str, *, reason: str, when: str
+) -> tuple[Path, ClaimRow]:
+    """Record that a claim does not hold on a GPU model, as a journal shows, or as baselines of two do.
+
+    A claim about two GPU models is recorded with the case that was compared, in the baseline of the faster one.
 
     Args:
-        journal: in which the claim is contradicted.
+        journal: in which the claim is contradicted; None for a claim about baselines.
         folder: of the baselines.
         claim: as reports write it, ``FINDING CASE: CLAIM``, or with ``on GPU`` and the verdict.
         reason: why it does not hold there.
@@ -64,26 +69,40 @@ def set_absent(journal: Journal, folder: Path, claim: str, *, reason: str, when:
         The file that was written, and what the journal shows.
 
     Raises:
-        BaselineError: no reason is given, the journal has no such claim or does not contradict it, its case has no
-            baseline yet; or a file cannot be read or written.
+        BaselineError: no reason is given, the journal has no such claim or does not contradict it, or is needed and
+            not given, its case has no baseline yet; or a file cannot be read or written.
         EnergyError: a case of the journal cannot be judged.
     """
     need_reason(reason, "a finding that does not hold")
-    row = _find_claim(journal, folder, claim)
+    row = _find_gain(folder, claim) or _find_claim(journal, folder, claim)
     baseline = read_baseline(folder, row.key.gpu, row.key.finding)
     if baseline is None or row.key.case not in baseline.cases:
         raise BaselineError(f"{row.key} has no baseline to record that in: llm-energy bless JOURNAL --reason ...")
     if row.verdict == "absent":
         raise BaselineError(f"{row.key}: {row.says}: {row.note}; that is recorded already")
     if row.verdict != "contradicts":
-        raise BaselineError(f"{journal.path} does not contradict it: {row.key}: {row.verdict}: {row.says}")
+        shows = journal.path if journal and row.judged_by == "runs" else folder
+        raise BaselineError(f"{shows} does not contradict it: {row.key}: {row.verdict}: {row.says}")
     old = baseline.cases[row.key.case]
     new = msgspec.structs.replace(old, absent={**old.absent, row.says: Absent(when=when, reason=reason)})
     return write_baseline(folder, _with_case(baseline, row.key.case, new)), row
 
 
-def _find_claim(journal: Journal, folder: Path, name: str) -> ClaimRow:
+def _find_gain(folder: Path, name: str) -> ClaimRow | None:
+    """What the baselines show of a claim about two GPU models, as one of the case that was compared."""
+    published = read_published(folder, HARDWARE_SPEED)
+    figures = {figure.id: figure for figure in published.figures} if published else {}
+    for optimisation, compared in all_gains(folder, figures):
+        if name.endswith(f": {compared.statement.says}"):
+            key = CaseKey(gpu=compared.faster, finding=optimisation.finding, case=compared.case)
+            return compared.row(key, figures.get(optimisation.figure))
+    return None
+
+
+def _find_claim(journal: Journal | None, folder: Path, name: str) -> ClaimRow:
     """What a journal shows of the claim of that name; cases of other names may have ended in an error."""
+    if journal is None:
+        raise BaselineError(f"no baselines of two GPU models show {name!r}: name the journal that does, before it")
     keys = {says: key for key in sorted(journal.cases) for says in (str(key), f"{key.finding} {key.case}")}
     key = next((keys[says] for says in keys if name.startswith(f"{says}: ")), None)
     if key is None:

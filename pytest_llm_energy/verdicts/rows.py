@@ -129,7 +129,8 @@ class ClaimRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
         paper: the published figure in words, None where nothing was published.
         verdict: what was decided.
         reason: reason code of a verdict that decides nothing.
-        note: what its baseline records of it, in words.
+        note: what its baseline records of it, or what it was judged by, in words.
+        judged_by: whether runs were judged, or baselines of several GPU models.
     """
 
     key: CaseKey
@@ -140,6 +141,7 @@ class ClaimRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
     paper: str | None = None
     reason: ClaimReason | None = None
     note: str | None = None
+    judged_by: Literal["runs", "baselines"] = "runs"
 
 
 Row = LevelRow | ClaimRow

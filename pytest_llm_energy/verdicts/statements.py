@@ -52,8 +52,22 @@ def judge_claim(
         alpha: chance, per bound, that it excludes the truth.
     """
     found = claim.statements(measured, noise=noise, alpha=alpha)
-    rows = [_judge_statement(statement, measured.key, figure) for statement in found]
-    return [_known_absent(row, absent[row.says]) if row.says in absent else row for row in rows]
+    return [judge_statement(statement, measured.key, figure, absent=absent) for statement in found]
+
+
+def judge_statement(
+    statement: Statement, key: CaseKey, figure: Figure | None, *, absent: Mapping[str, Absent] = {}
+) -> ClaimRow:
+    """The verdict on one statement.
+
+    Args:
+        statement: what was found.
+        key: the case that asks for it.
+        figure: what was published, None where nothing was.
+        absent: statements that are known not to hold here.
+    """
+    row = _verdict_on(statement, key, figure)
+    return _known_absent(row, absent[row.says]) if row.says in absent else row
 
 
 def _known_absent(row: ClaimRow, known: Absent) -> ClaimRow:
@@ -68,7 +82,7 @@ def _known_absent(row: ClaimRow, known: Absent) -> ClaimRow:
     return row
 
 
-def _judge_statement(statement: Statement, key: CaseKey, figure: Figure | None) -> ClaimRow:
+def _verdict_on(statement: Statement, key: CaseKey, figure: Figure | None) -> ClaimRow:
     """The direction counts on every GPU model; the size where it was published for this one, with a tolerance."""
     verdicts: dict[str, ClaimVerdict] = {
         "holds": "confirms" if figure else "new",

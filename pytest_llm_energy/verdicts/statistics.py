@@ -64,6 +64,32 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         return statistics.fmean(statistics.fmean(map(math.log, start)) for start in self.starts)
 
 
+class Contrast(msgspec.Struct, frozen=True, kw_only=True):
+    """Levels of an arm and of its control in the same sessions.
+
+    Attributes:
+        arm: the arm's.
+        control: the control's.
+        noise: how levels scatter on their GPU model.
+    """
+
+    arm: Sample
+    control: Sample
+    noise: Noise
+
+    def by_board(self) -> list[float]:
+        """Log ratio of the two on each set of boards."""
+        return [
+            statistics.fmean(map(math.log, arm)) - statistics.fmean(map(math.log, control))
+            for arm, control in zip(self.arm.by_board, self.control.by_board, strict=True)
+        ]
+
+    @property
+    def effect(self) -> float:
+        """Relative difference of the arm from its control, each set of boards counted once."""
+        return _expm1(statistics.fmean(self.by_board()))
+
+
 def change(now: Sample, reference: Sample, *, noise: Noise, alpha: float = ALPHA) -> Interval:
     """Relative change of the level from the reference to now.
 
@@ -165,6 +191,30 @@ def _between_starts(means: Sequence[float], start: Component, *, windows: Spread
 def _of_pair(component: Component) -> Spread:
     """Of the difference between two."""
     return Spread(2 * component.spread.variance, component.freedom)
+
+
+def apart(one: Contrast, other: Contrast, *, alpha: float = ALPHA) -> Interval:
+    """How far an effect on one GPU model is from the same effect on another: their ratio, less one.
+
+    What is said of GPU models must hold for their boards, which shift an arm and its control each in its own way.
+    So the boards are what is counted: how far the effect differs between those of either GPU model is weighed with
+    what is known of levels there. Metering that is off by as much in all runs of a board cancels.
+
+    Args:
+        one: on the first GPU model.
+        other: on the second.
+        alpha: chance, per bound, that it excludes the truth.
+    """
+    parts = []
+    for side in (one, other):
+        session = _of_pair(side.noise.session)
+        parts += [*_side(side.arm, side.noise), *_side(side.control, side.noise)]
+        parts.append((session.variance / side.arm.sessions, session.freedom))
+    means = [one.by_board(), other.by_board()]
+    known = max((side.noise.board for side in (one, other)), key=lambda board: board.sd)
+    board = weighed(_of_pair(known), within(means))
+    parts.append((board.variance * sum(1 / len(of) for of in means), board.freedom))
+    return _relative(statistics.fmean(means[0]) - statistics.fmean(means[1]), parts, alpha)
 
 
 def mean_interval(values: Sequence[float], *, beside: Sequence[Spread] = (), alpha: float = ALPHA) -> Interval:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pytest_llm_energy import Scenario
-from pytest_llm_energy.fixtures import EnergyMeter, GpuModel
+from pytest_llm_energy.energy_meter import EnergyMeter, GpuModel
 from pytest_llm_energy.hardware.catalogue import gpu_spec
 from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.serving.stack import Stack
