@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pytest_llm_energy.errors import ScenarioError
-from pytest_llm_energy.serving.scenario import Scenario
+from pytest_llm_energy.serving.scenario import Scenario, sharing
 
 
 class Arms(Mapping[str, Scenario]):
@@ -25,7 +25,7 @@ class Arms(Mapping[str, Scenario]):
         lengths = {(arm.input_tokens, arm.output_tokens) for arm in arms.values()}
         if len(lengths) != 1:
             raise ScenarioError(f"arms must serve requests of equal lengths, not {sorted(lengths)}")
-        self._arms: Mapping[str, Scenario] = MappingProxyType(dict(arms))
+        self._arms = MappingProxyType(dict(zip(arms, sharing(list(arms.values())), strict=True)))
         self._label = "-".join(arms)
 
     def at(self, **fields: Any) -> "Arms":
@@ -89,7 +89,7 @@ class Series(tuple[Scenario, ...]):
         ((field, values),) = axis.items()
         if len(values) < 2:
             raise ScenarioError(f"a series over {field} needs two values or more")
-        series = cls(base.replace(**{field: value}) for value in values)
+        series = cls(sharing([base.replace(**{field: value}) for value in values]))
         series.label = str(base.batch_size)
         return series
 
@@ -100,7 +100,7 @@ class Series(tuple[Scenario, ...]):
         Raises:
             ScenarioError: fewer than two.
         """
-        series = cls(scenarios)
+        series = cls(sharing(list(scenarios)))
         if len(series) < 2:
             raise ScenarioError("a series needs two scenarios or more")
         return series

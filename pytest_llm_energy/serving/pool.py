@@ -72,7 +72,7 @@ class Engine:
             "identity": scenario.identity(),
             "model": msgspec.to_builtins(scenario.preset),
             "draft": msgspec.to_builtins(draft),
-            "limits": scenario.limits,
+            "limits": msgspec.to_builtins(scenario.limits),
             "arguments": self._arguments,
             "endpoint": self.endpoint,
         }

@@ -50,6 +50,42 @@ SERVER_FIELDS = (
 SHAPE_FIELDS = ("batch_size", "input_tokens", "output_tokens")
 
 
+LEAST_CONTEXT_TOKENS = 8192
+"""So that requests of most lengths share an engine start."""
+
+LEAST_BATCH_SIZE = 256
+"""vLLM's own default on small devices for the most requests served at once."""
+
+CACHE_STEP_TOKENS = 2**14
+
+USUAL_CACHE_TOKENS = 5 * CACHE_STEP_TOKENS
+"""128 requests of 512 + 64 tokens: 11 GB for an 8B model with grouped queries, so that both arms of both stacks fit
+on a device of 141 GB."""
+
+CACHE_BLOCK_TOKENS = 16
+"""What vLLM allots to a request is rounded up to whole blocks of so many tokens."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine of vLLM's is started for.
+
+    Attributes:
+        context_tokens: longest request.
+        batch_size: most requests at once.
+        cache_tokens: tokens whose keys and values are held at once.
+        usual_cache_tokens: how many are held where fewer are needed.
+    """
+
+    context_tokens: int
+    batch_size: int
+    cache_tokens: int
+    usual_cache_tokens: int = USUAL_CACHE_TOKENS
+
+    def __or__(self, other: "Limits") -> "Limits":
+        """Those of an engine that serves both."""
+        return Limits(**{name: max(getattr(self, name), getattr(other, name)) for name in self.__struct_fields__})
+
+
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """A batch of requests on an engine: static, or kept full by requests that arrive online.
 
@@ -72,6 +108,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         online: requests arrive online, on vLLM or a server; None for static batches, one served after another.
         feed_forward: of the model the feed-forward layers alone, on vLLM's kernels: as many steps as output tokens,
             a token of each request at a time; None for the whole model.
+        at_least: what its engine is started for beside it: ``sharing`` says. It is not part of what is served.
 
     Raises:
         ScenarioError: on construction, when a field makes no sense; lists what would.
@@ -92,6 +129,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     speculation: Speculation | None = None
     online: Online | None = None
     feed_forward: FeedForward | None = None
+    at_least: Limits | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.model, str):
@@ -172,23 +210,24 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         fields["model"] = self.preset.name if self.engine == "openai" else _named(self.preset)
         if self.speculation is not None:
             fields["speculation"]["draft"] = _named(self.speculation.preset)
+        del fields["at_least"]
         absent = {name for name in OPTIONAL_FIELDS if not fields[name]}
         for name in absent.union(SERVER_FIELDS if self.engine == "openai" else ()):
             del fields[name]
         return fields
 
     @property
-    def limits(self) -> dict[str, int]:
-        """Largest context, batch and KV cache of the engine that serves this, in steps that scenarios share."""
+    def limits(self) -> Limits:
+        """What the engine that serves this is started for, in steps that scenarios share."""
         context = max(LEAST_CONTEXT_TOKENS, _power_of_two(self.input_tokens + self.output_tokens))
         most = self.preset.config.get("max_position_embeddings", context)
-        return {
-            "context_tokens": min(context, most),
+        own = Limits(
+            context_tokens=min(context, most),
             # Online the engine's limit is what makes the batch; offline the requests that are handed over are.
-            "batch_size": self.batch_size if self.online else max(LEAST_BATCH_SIZE, _power_of_two(self.batch_size)),
-            "cache_tokens": max(USUAL_CACHE_TOKENS, self._needed_cache_tokens),
-            "usual_cache_tokens": USUAL_CACHE_TOKENS,
-        }
+            batch_size=self.batch_size if self.online else max(LEAST_BATCH_SIZE, _power_of_two(self.batch_size)),
+            cache_tokens=max(USUAL_CACHE_TOKENS, self._needed_cache_tokens),
+        )
+        return own | self.at_least if self.at_least else own
 
     @property
     def _needed_cache_tokens(self) -> int:
@@ -202,17 +241,24 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def engine_key(self) -> str:
         """Equal for scenarios that one engine start can serve."""
+        key = self._engine_but_for_limits
+        if self.engine == "vllm" and self.feed_forward is None:
+            key |= msgspec.to_builtins(self.limits)
+        return _encoded(key)
+
+    @property
+    def fits_others(self) -> bool:
+        """Whether its engine may be larger than it needs: vLLM's, but not online, where its size is the batch."""
+        return self.engine == "vllm" and self.online is None and self.feed_forward is None
+
+    @property
+    def _engine_but_for_limits(self) -> dict[str, Any]:
         identity = self.identity()
         # What is compiled is compiled for shapes; an engine that has seen others runs other kernels.
         fields = [*ENGINE_FIELDS, *(SHAPE_FIELDS if self.torch_compile else ())]
         key = {name: identity[name] for name in fields if name in identity}
-        if self.online is not None:
-            key["online"] = True
-        if self.feed_forward is not None:
-            return msgspec.json.encode(key | {"feed_forward": True}, order="sorted").decode()
-        if self.engine == "vllm":
-            key |= self.limits
-        return msgspec.json.encode(key, order="sorted").decode()
+        kinds = [name for name in ("online", "feed_forward") if getattr(self, name) is not None]
+        return key | dict.fromkeys(kinds, True)
 
     def __str__(self) -> str:
         kind = " online" if self.online else " feed-forward" if self.feed_forward else ""
@@ -220,20 +266,6 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Scenario)}
-LEAST_CONTEXT_TOKENS = 8192
-"""So that requests of most lengths share an engine start."""
-
-LEAST_BATCH_SIZE = 256
-"""vLLM's own default on small devices for the most requests served at once."""
-
-CACHE_STEP_TOKENS = 2**14
-
-USUAL_CACHE_TOKENS = 5 * CACHE_STEP_TOKENS
-"""128 requests of 512 + 64 tokens: 11 GB for an 8B model with grouped queries, so that both arms of both stacks fit
-on a device of 141 GB."""
-
-CACHE_BLOCK_TOKENS = 16
-"""What vLLM allots to a request is rounded up to whole blocks of so many tokens."""
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -254,6 +286,22 @@ class Served(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     input_tokens: int = 0
     output_tokens: int = 0
     acceptance_length: float | None = None
+
+
+def sharing(scenarios: Sequence[Scenario]) -> list[Scenario]:
+    """Scenarios of one case; those of one kind of vLLM engine on one start, which all of their sizes fit.
+
+    Online the size of a batch is the engine's: each has a start of its own.
+    """
+    alone = [scenario.replace(at_least=None) for scenario in scenarios]
+    kinds = [_encoded(each._engine_but_for_limits) for each in alone]
+    together: dict[str, Limits] = {}
+    for kind, each in zip(kinds, alone, strict=True):
+        together[kind] = together.get(kind, each.limits) | each.limits
+    return [
+        each if each.limits == together[kind] or not each.fits_others else each.replace(at_least=together[kind])
+        for kind, each in zip(kinds, alone, strict=True)
+    ]
 
 
 def distinct_names(scenarios: Sequence[Scenario]) -> list[str]:
@@ -290,6 +338,10 @@ def _named(model: Model) -> Any:
     """A model in an identity: by name, or whole where it differs from the preset of that name."""
     known = model_named(model.name) if model.name in _preset_names() else None
     return model.name if model == known else msgspec.to_builtins(model)
+
+
+def _encoded(key: dict[str, Any]) -> str:
+    return msgspec.json.encode(key, order="sorted").decode()
 
 
 def _power_of_two(number: int) -> int:

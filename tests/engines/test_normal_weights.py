@@ -93,7 +93,7 @@ def tokens_and_logits(scenario: Scenario) -> tuple[list[int], list[float]]:
         "identity": scenario.identity(),
         "model": msgspec.to_builtins(scenario.preset),
         "draft": None,
-        "limits": scenario.limits,
+        "limits": msgspec.to_builtins(scenario.limits),
     }
     python, script = (PYTHON, VLLM_TOKENS) if scenario.engine == "vllm" else (sys.executable, TRANSFORMERS_TOKENS)
     tokens, logits = result(python, script, stdin=json.dumps([request, PROMPT]))

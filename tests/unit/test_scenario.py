@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from pytest_llm_energy import MODELS, Arms, Beam, FeedForward, Online, Sample, Scenario, Series, Speculation
@@ -136,7 +137,7 @@ def test_a_vllm_start_serves_all_batches_and_lengths_up_to_its_limits() -> None:
     assert served.engine_key != served.replace(batch_size=257).engine_key
     assert served.engine_key != served.replace(enforce_eager=True).engine_key
     online = served.replace(online=Online(), batch_size=8)
-    assert online.limits["batch_size"] == 8
+    assert online.limits.batch_size == 8
     assert online.engine_key != online.replace(batch_size=16).engine_key
     assert online.engine_key == online.replace(input_tokens=900, online=Online(request_rate=3.0)).engine_key
     layers = served.replace(input_tokens=1, feed_forward=FeedForward())
@@ -145,13 +146,35 @@ def test_a_vllm_start_serves_all_batches_and_lengths_up_to_its_limits() -> None:
     mixture = layers.replace(model="tiny-olmoe")
     assert mixture.engine_key == mixture.replace(feed_forward=FeedForward(routing=True)).engine_key
     large = Scenario(model="Llama-3.1-8B", engine="vllm", input_tokens=9000, output_tokens=200)
-    assert large.limits == {
+    assert msgspec.to_builtins(large.limits) == {
         "context_tokens": 16384,
         "batch_size": 256,
         "cache_tokens": 5 * 2**14,
         "usual_cache_tokens": 5 * 2**14,
     }
-    assert served.replace(batch_size=256, input_tokens=900).limits["cache_tokens"] == 15 * 2**14
+    assert served.replace(batch_size=256, input_tokens=900).limits.cache_tokens == 15 * 2**14
+
+
+def test_scenarios_of_one_case_share_a_start_that_all_of_them_fit() -> None:
+    served = PLAIN.replace(engine="vllm")
+    grid = [served.replace(batch_size=n, input_tokens=i) for n, i in ((1024, 8), (256, 900), (1, 8))]
+    assert len({each.engine_key for each in grid}) == 3
+    series = Series.of(grid)
+    assert len({each.engine_key for each in series}) == 1
+    assert series[0].limits.batch_size == 1024
+    assert series[0].limits.cache_tokens == grid[1].limits.cache_tokens
+    assert [each.identity() for each in series] == [each.identity() for each in grid]
+    eager = served.replace(enforce_eager=True, batch_size=512)
+    arms = Arms(large=grid[0], eager=eager, small=served.replace(input_tokens=8))
+    assert arms["large"].engine_key == arms["small"].engine_key != arms["eager"].engine_key
+    assert arms["eager"] == eager
+    assert arms.at(batch_size=2)["small"] == served.replace(batch_size=2)
+
+
+def test_online_and_on_other_engines_every_size_is_as_it_was() -> None:
+    online = [PLAIN.replace(engine="vllm", online=Online(), batch_size=n) for n in (1, 300)]
+    plain = [PLAIN.replace(batch_size=n) for n in (1, 300)]
+    assert list(Series.of([*online, *plain])) == [*online, *plain]
 
 
 def test_scenarios_are_named_by_what_they_differ_in() -> None:
