@@ -19,7 +19,7 @@ def served(scenario: Scenario) -> Arms:
 @pytest.mark.energy_cases(
     "arms",
     cpu="the paper's 5 % are less than what joules estimated on a CPU scatter by",
-    gpu=at_batch_sizes(lambda n: served(SERVED_LLAMA).at(batch_size=n), usual=(1, 128)),
+    gpu=at_batch_sizes(lambda n: served(SERVED_LLAMA).at(batch_size=n), usual=(128,)),
 )
 def test_online_serving_saves_at_large_batches(energy_meter: EnergyMeter, arms: Arms) -> None:
     result = energy_meter.compare(arms)

@@ -23,7 +23,7 @@ def sampled(greedy: Scenario) -> list[Arms]:
 @pytest.mark.energy_cases(
     "arms",
     cpu=[beam(SMALL_TALK).at(batch_size=n) for n in (4, 8)],
-    gpu=at_batch_sizes(lambda n: beam(LLAMA).at(batch_size=n), usual=(1, 8), most=64),
+    gpu=at_batch_sizes(lambda n: beam(LLAMA).at(batch_size=n), usual=(8,), most=64),
 )
 def test_greedy_is_cheaper_than_beam_search(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(energy_meter.compare(arms), costs.bearing(NOISY), published="greedy-cheaper-than-beam")

@@ -11,6 +11,8 @@ from pytest_llm_energy.energy_baselines import EnergyBaselines
 from pytest_llm_energy.verdicts.gains import COMPILE, GRAPHS, SPECULATION, Optimisation
 
 
-@pytest.mark.energy_cases("optimisation", gpu=[COMPILE, GRAPHS, SPECULATION])
+@pytest.mark.energy_cases(
+    "optimisation", cpu="its joules are estimated, and it is no GPU to rank", gpu=[COMPILE, GRAPHS, SPECULATION]
+)
 def test_faster_gpus_gain_more(energy_baselines: EnergyBaselines, optimisation: Optimisation) -> None:
     energy_baselines.check_gains(optimisation)

@@ -15,7 +15,7 @@ from pytest_llm_energy.workloads.packaged import packaged
 
 TOO_LONG = "a day's prompts of thousands of tokens, in batches of 32, take two cores hours"
 
-LENGTHS = [*((i, o) for i in (32, 512, 2048) for o in (8, 128)), (2048, 32), (512, 512)]
+LENGTHS = [*((i, o) for i in (32, 512, 2048) for o in (8, 128)), (2048, 32), (512, 256)]
 """Short and long ones of each kind, which tell prefill from decode; the longest output is one of a conversation."""
 
 

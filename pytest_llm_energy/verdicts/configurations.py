@@ -69,14 +69,12 @@ def configurations(journals: Sequence[Journal], *, noises: Mapping[str, Noise] =
 
 
 def _runs(journal: Journal) -> Iterator[tuple[str, Identity, Mapping[str, str], Run]]:
-    """Valid runs with what they served, each once however often it was checked."""
-    for check in journal.measurements:
-        for arm in journal.measured(check).arms:
-            if arm.identity is None or not arm.identity.keys().isdisjoint(NOT_BINS):
-                continue
-            for run in (*arm.runs, *arm.against):
-                stack = journal.starts[run.start].stack
-                yield check.key.gpu, arm.identity, {k: v for k, v in stack.items() if not k.startswith("env ")}, run
+    """Valid runs with what they served, also those of a case that was cut: each is a bin's energy by itself."""
+    for ran in journal.counted:
+        if ran.identity is None or not ran.identity.keys().isdisjoint(NOT_BINS):
+            continue
+        stack = journal.starts[ran.run.start].stack
+        yield ran.key.gpu, ran.identity, {k: v for k, v in stack.items() if not k.startswith("env ")}, ran.run
 
 
 def _configuration(

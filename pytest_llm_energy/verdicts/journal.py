@@ -131,6 +131,14 @@ class Journal:
         return {start: self.starts[start].seconds for start in sorted(served & self.starts.keys())}
 
     @property
+    def counted(self) -> Iterator[Ran]:
+        """Valid runs, of several in a round the last; also of cases that were cut or failed before any check."""
+        for arms in self._runs.values():
+            for records in arms.values():
+                last = {(r.side, r.run.round): r for r in records if r.run.reading.valid}
+                yield from last.values()
+
+    @property
     def measurements(self) -> list[Checked]:
         """The first check of each measurement, however often it was checked."""
         first: dict[tuple[CaseKey, int], Checked] = {}
