@@ -46,6 +46,7 @@ H200_PARTS: dict[str, Callable[[], str]] = {
     "h200-costs": h200.costs,
     "h200-same": partial(h200.against, "same-stack-twice"),
     "h200-three-starts": partial(h200.against, "same-stack-three-starts"),
+    "h200-same-scattering": partial(h200.against, "same-stack-graphs-and-drafts"),
     "h200-busy-host": partial(h200.against, *(f"same-stack-{n}" for n in (1, 2, 3, 4)), folder="h200-busy-host"),
     "h200-eager": partial(h200.against, "eager-against-graphs"),
     "h200-upgrade": partial(h200.against, "vllm-0.20.2-to-0.25.1"),
@@ -53,6 +54,8 @@ H200_PARTS: dict[str, Callable[[], str]] = {
 
 WORKLOAD_PARTS: dict[str, Callable[[], str]] = {
     "workload-estimates": workloads.estimates,
+    "workload-largest": partial(workloads.estimates, workloads.LARGEST_BATCHES, ["azure_2023_conv"]),
+    "workload-larger-batches": workloads.larger_batches,
     "workload-model": workloads.model,
     "workload-elsewhere": workloads.elsewhere,
     "workload-ideal": workloads.above_the_ideal,

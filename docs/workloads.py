@@ -1,6 +1,6 @@
 """The figures of docs/workloads.md, from the committed journals."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from tabulate import tabulate
@@ -15,12 +15,14 @@ from pytest_llm_energy.verdicts.configurations import Configuration, configurati
 from pytest_llm_energy.verdicts.estimates import excess
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm
-from pytest_llm_energy.workloads.estimate import estimate, fitted
+from pytest_llm_energy.workloads.estimate import LEAST_BINS, estimate, fitted
 from pytest_llm_energy.workloads.ideal import ideal_joules
 from pytest_llm_energy.workloads.packaged import packaged
 
 NOISE = blessed("h200").noise(method="nvml-counter", simulated=False)
-BOTH_ENGINES = "h200/seventh-session-engines"
+BOTH_ENGINES = "h200/ninth-session"
+LARGEST_BATCHES = "h200/ninth-session-largest-batches"
+BATCH_BY_BATCH = "h200/seventh-session-engines"
 ELSEWHERE = ("workloads/decode-of-512-tokens", "h200/fourth-session-prefill", "h200/fourth-session-online")
 TRACES = ("azure_2023_conv", "azure_2023_code")
 FULL_BATCH = 16
@@ -36,11 +38,10 @@ TERMS = (
 )
 
 
-def estimates() -> str:
+def estimates(journal: str = BOTH_ENGINES, traces: Sequence[str] = TRACES) -> str:
     """``llm-energy estimate`` over Azure's traces, by what one session measured of two engines."""
     lines: list[str] = []
-    traces = [packaged(trace) for trace in TRACES]
-    for histogram in traces:
+    for histogram in map(packaged, traces):
         ideal = ideal_joules(histogram, _flops(), gpu_spec("h200"))
         costed = [
             Costed(
@@ -48,7 +49,7 @@ def estimates() -> str:
                 estimate=estimate(histogram, each.bins, shared_sd=each.shared_sd),
                 ideal_joules=ideal,
             )
-            for each in _measured(BOTH_ENGINES)
+            for each in _measured(journal)
         ]
         lines += [*workload_lines(histogram), "", *estimate_lines(costed), ""]
     return fenced(lines)
@@ -91,14 +92,36 @@ def elsewhere() -> str:
 
 
 def _measured(*names: str) -> list[Configuration]:
-    return configurations([read(name) for name in names], noises={"h200": NOISE})
+    """Ways of serving of which journals hold enough lengths for an estimate."""
+    found = configurations([read(name) for name in names], noises={"h200": NOISE})
+    return [each for each in found if len({bin.lengths for bin in each.bins}) >= LEAST_BINS]
+
+
+def larger_batches() -> str:
+    """What requests of the same lengths take in batches of 32 and in the largest, on each engine."""
+    usual, largest = (
+        {
+            (engine.name.partition(",")[0], *bin.lengths): bin
+            for engine in _measured(name)
+            for bin in sorted(engine.bins, key=lambda bin: bin.batch_size)
+        }
+        for name in (BOTH_ENGINES, LARGEST_BATCHES)
+    )
+    rows = []
+    for (engine, i, o), bin in largest.items():
+        if at := usual.get((engine, i, o)):
+            change = words.percent(bin.joules_per_request / at.joules_per_request - 1)
+            each = [words.joules(x.joules_per_request) for x in (at, bin)]
+            rows.append([engine, i, o, at.batch_size, each[0], bin.batch_size, each[1], change])
+    headers = ["served by", "input tokens", "output tokens", "batch", "J/request", "largest", "J/request", "change"]
+    return fenced(str(tabulate(rows, headers, disable_numparse=True)).splitlines())
 
 
 def above_the_ideal() -> str:
     """How far two engines lie above the ideal, by batch size."""
     ideal = ideal_joules({LENGTHS: 1}, _flops(), gpu_spec("h200"))
     rows = []
-    for batch_size, arms in sorted(_by_batch(read(BOTH_ENGINES))):
+    for batch_size, arms in sorted(_by_batch(read(BATCH_BY_BATCH))):
         cells = [words.change(excess(arms[name], ideal, noise=NOISE)) for name in ("vllm", "transformers")]
         rows.append([batch_size, *cells])
     headers = ["batch", "vLLM above the ideal", "transformers above the ideal"]
