@@ -15,7 +15,7 @@ drawn once for all cases of a suite: on the boards recorded, the one that draws 
 import argparse
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import NormalDist, fmean
@@ -29,12 +29,14 @@ from benchmarks.power_report import OURS, Calls, Outcome, Report, conditions, go
 from benchmarks.recorded_noise import Recorded, WorkNoise, known, recorded
 from benchmarks.recorded_noise import text_lines as noise_lines
 from pytest_llm_energy.reporting import words
+from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.session import GPU_PLAN
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET
 from pytest_llm_energy.verdicts.judge import decide, runs_needed
-from pytest_llm_energy.verdicts.noise import Noise
+from pytest_llm_energy.verdicts.noise import Noise, work_of
 from pytest_llm_energy.verdicts.rows import in_reach
+from pytest_llm_energy.verdicts.scatter import Spread
 from pytest_llm_energy.verdicts.statistics import Interval, Sample
 
 EFFECTS = tuple(percent / 100 for percent in range(11))
@@ -46,6 +48,9 @@ QUIET = 0.01
 NORMAL = NormalDist()
 FIXED = 0.03
 """Of the rules that call what exceeds a fixed percentage."""
+
+WORK: Identity = {}
+"""What is served, where nothing but its noise matters."""
 
 Floats = NDArray[np.float64]
 
@@ -75,11 +80,17 @@ REFERENCES = (
 
 
 class Draw(NamedTuple):
-    """Logs of joules per token without any change: suites x cases x runs, and the work of each case."""
+    """Logs of joules per token without any change: suites x cases x runs, and the work of each case.
+
+    Also the variance of its windows as baselines have it, and the degrees of freedom of that: those of the windows
+    recorded of it here.
+    """
 
     works: NDArray[np.int64]
     now: Floats
     then: Floats
+    known: Floats
+    freedom: Floats
 
 
 def main() -> None:
@@ -142,7 +153,9 @@ def draw(reference: Reference, noise: Recorded, suites: int, runs: int, generato
         windows: Floats = level[..., None] + window_sd[..., None] * generator.normal(size=(*works.shape, runs))
         return windows
 
-    return Draw(works, side(), side())
+    freedom = np.array([work.windows - work.starts for work in noise.works], dtype=float)[works]
+    known = window_sd**2 * generator.chisquare(np.maximum(freedom, 1)) / np.maximum(freedom, 1)
+    return Draw(works, side(), side(), known, freedom)
 
 
 def outcome(
@@ -155,10 +168,13 @@ def outcome(
     of_works = [noise.works[number] for number in works]
     intervals = [
         [
-            _interval(reference, work, judged_with, tuple(a[:runs]), tuple(b[:runs]), looks=len(looks))
+            _interval(reference, work, told, tuple(a[:runs]), tuple(b[:runs]), looks=len(looks))
+            for told in [_knowing(judged_with, own)]
             for runs in looks
         ]
-        for work, a, b in zip(of_works, now.tolist(), then.tolist(), strict=True)
+        for work, a, b, *own in zip(
+            of_works, now.tolist(), then.tolist(), drawn.known.ravel(), drawn.freedom.ravel(), strict=True
+        )
     ]
     last = np.array([[settled(found, effect, looks) for effect in EFFECTS] for found in intervals])
     verdicts = np.array(
@@ -194,6 +210,11 @@ def outcome(
             for name, calls in rules.items()
         },
     )
+
+
+def _knowing(noise: Noise, own: Sequence[float]) -> Noise:
+    """The noise of a GPU model whose baselines hold the work: variance of its windows, and degrees of freedom."""
+    return msgspec.structs.replace(noise, by_work={work_of(WORK): Spread(*map(float, own))})
 
 
 def settled(intervals: list[Interval], effect: float, looks: tuple[int, ...]) -> int:
@@ -234,7 +255,8 @@ def _interval(
     alpha = statistics.ALPHA / looks
     if not reference.session:
         pairs = list(zip(now, then, strict=True))
-        return statistics.ratio([pairs], starts_differ=True, noise=noise, window=noise.window, alpha=alpha)
+        window = noise.windows_of(WORK)
+        return statistics.ratio([pairs], starts_differ=True, noise=noise, window=window, alpha=alpha)
     here, there = frozenset({"here"}), frozenset({"there" if reference.board else "here"})
     level = math.exp(sum(map(math.log, then)) / len(then))
     sample = Sample(starts=(now,), relative_uncertainty=work.uncertainty, boards=here)

@@ -56,6 +56,7 @@ class WorkNoise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Attributes:
         name: finding, case and arm.
         windows: how many were recorded.
+        starts: engine starts that they were recorded in.
         window_sd: from window to window of an engine start, relative.
         boards: how many it was recorded on.
         board_sd: between boards; what is assumed where it was recorded on one board alone.
@@ -68,6 +69,7 @@ class WorkNoise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     name: str
     windows: int
+    starts: int
     window_sd: float
     boards: int
     board_sd: float
@@ -222,6 +224,7 @@ def _noise_of_work(levels: Sequence[Level], stated: float) -> WorkNoise:
     return WorkNoise(
         name=levels[0].name,
         windows=sum(len(level.logs) for level in levels),
+        starts=len(levels),
         window_sd=math.sqrt(within(level.logs for level in levels).variance),
         boards=len(boards),
         board_sd=statistics.stdev(boards) if len(boards) > 1 else math.nan,

@@ -165,7 +165,7 @@ def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Condi
     alpha = ALPHA / check.looks
     if arm.against:
         # How windows of a GPU spread is known; those of a CPU spread as its other tenants have it.
-        window = conditions.noise.window if judged else None
+        window = conditions.noise.windows_of(arm.identity) if judged else None
         change: Change | None = _change_against(arm, conditions, window=window, alpha=alpha)
     else:
         reference = reference_of(arm, key, baseline, conditions.fingerprint)

@@ -6,7 +6,7 @@ files and a journal; what they do not tell is assumed.
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,7 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
         session: between sessions on the same boards.
         board: between boards, where little is known of a level.
         unread: baselines that could not be read, and are left out.
+        by_work: windows of each work that baselines hold, by what was served in words (``work_of``).
     """
 
     window: Component
@@ -67,6 +68,19 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
     session: Component
     board: Component
     unread: tuple[str, ...] = ()
+    by_work: Mapping[str, Spread] = {}
+
+    def windows_of(self, identity: Identity | None) -> Component:
+        """Between windows of one work: as baselines of this GPU model have it, amid what is known of all.
+
+        Args:
+            identity: what was served; None for a callable.
+        """
+        own = self.by_work.get(work_of(identity)) if identity is not None else None
+        if own is None or not own.freedom:
+            return self.window
+        found = weighed(self.window.spread, Spread(own.variance, min(own.freedom, OWN_WORTH)))
+        return Component(sd=math.sqrt(found.variance), freedom=found.freedom, seen=1, measured=True)
 
 
 ASSUMED = Noise(
@@ -87,6 +101,10 @@ ASSUMED = Noise(
 """What holds on every GPU model until it is measured there. Degrees of freedom are how many differences between
 starts or sessions an assumption counts for beside those that were seen; until there are as many, nothing less than
 the assumption is believed. Windows and boards are known as widely as levels differ (``scatter.typical``)."""
+
+OWN_WORTH = 4.0
+"""Degrees of freedom, at most, that windows of the same work count for where they were recorded in other sessions:
+what the host's processor limits scatters differently on another host."""
 
 WINDOWS_WORTH = 10.0
 """How many levels of another GPU model the windows' assumption counts for beside those of this one: a third of what
@@ -155,7 +173,8 @@ def pooled(
     start = _start(levels, window.spread)
     others = [level for level in levels if of is None or level.name[:2] != (of.finding, of.case)]
     session = _session(others, window.spread, start.spread)
-    return Noise(window=window, start=start, session=session, board=_board(others))
+    by_work = {work: within(starts) for work, starts in _starts_by_work(levels).items()}
+    return Noise(window=window, start=start, session=session, board=_board(others), by_work=by_work)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +226,7 @@ def _levels(baselines: Sequence[Baseline], *, method: str, simulated: bool) -> I
                     meant = since_moved(sessions, case, arm)
                     yield _Level(
                         name=(baseline.finding, case, arm, hardware),
-                        work=_text(identity),
+                        work=work_of(identity),
                         engine=_text({k: v for k, v in identity.items() if k not in SERVED_BY_ANY}),
                         sessions=tuple(_of_session(session, case, arm) for session in sessions),
                         meant=tuple(_of_session(session, case, arm) for session in meant),
@@ -216,6 +235,11 @@ def _levels(baselines: Sequence[Baseline], *, method: str, simulated: bool) -> I
 
 SERVED_BY_ANY = (*SHAPE_FIELDS, "decoding", "seed")
 """Fields of a scenario that one engine start can serve in several ways."""
+
+
+def work_of(identity: Identity) -> str:
+    """What was served, in words that are equal for equal work."""
+    return _text(identity)
 
 
 def _text(identity: Identity) -> str:
@@ -230,11 +254,15 @@ def _of_session(session: Session, case: str, arm: str) -> _OfSession:
     )
 
 
-def _window(levels: Sequence[_Level]) -> Component:
+def _starts_by_work(levels: Sequence[_Level]) -> dict[str, list[tuple[float, ...]]]:
     works: dict[str, list[tuple[float, ...]]] = {}
     for level in levels:
         works.setdefault(level.work, []).extend(start for session in level.sessions for start in session.starts)
-    seen = [spread for starts in works.values() if (spread := within(starts)).freedom]
+    return works
+
+
+def _window(levels: Sequence[_Level]) -> Component:
+    seen = [spread for starts in _starts_by_work(levels).values() if (spread := within(starts)).freedom]
     if not seen:
         return ASSUMED.window
     found = typical(_not_equal(seen), ASSUMED.window.spread, worth=WINDOWS_WORTH)

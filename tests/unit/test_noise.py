@@ -16,6 +16,7 @@ from pytest_llm_energy.verdicts.baselines import Baseline, BaselineCase, Samples
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.noise import (
     ASSUMED,
+    OWN_WORTH,
     UNMEASURED,
     Component,
     Noise,
@@ -106,7 +107,25 @@ def test_what_was_measured_replaces_an_assumption_and_the_others_stay() -> None:
     assert noise() == ASSUMED
     one = noise(drawn(random.Random(1)))
     assert one.window.measured
-    assert msgspec.structs.replace(one, window=ASSUMED.window) == ASSUMED
+    assert msgspec.structs.replace(one, window=ASSUMED.window, by_work={}) == ASSUMED
+
+
+def identity_of(made: Baseline, arm: str) -> Identity:
+    (case,) = made.cases.values()
+    return case.arms[arm]
+
+
+def test_windows_of_a_work_are_known_from_its_sessions_amid_those_of_all() -> None:
+    logs: dict[str, Sequence[float]] = {f"quiet {number}": [0.0, 0.001, -0.001] for number in range(30)}
+    logs["wild"] = [0.0, 0.1, -0.1] * 4
+    made = baseline(session([logs]))
+    found = noise(made)
+    assert found.window.sd < 0.01
+    wild = found.windows_of(identity_of(made, "wild"))
+    assert 0.05 < wild.sd < 0.1
+    assert wild.freedom == pytest.approx(found.window.freedom + OWN_WORTH)  # of eleven
+    assert found.windows_of(identity_of(made, "quiet 0")).sd < 0.002
+    assert found.windows_of({"never": "measured"}) == found.windows_of(None) == found.window
 
 
 def test_windows_are_as_wide_as_they_were_drawn_and_worth_more_the_more_alike_arms_are() -> None:
