@@ -17,6 +17,9 @@ ROOT = Path(__file__).parents[2]
 SUITE = """
 import time
 import pytest
+from pytest_llm_energy import durations
+
+durations.WINDOW_OVERHEAD_SECONDS = 0.6  # whatever newer sessions make of it
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_sum(energy_meter, size):
@@ -37,6 +40,7 @@ import pytest
 from pytest_llm_energy import Arms, Scenario, durations
 
 durations.GPU_START_SECONDS["vllm"] = 60.0  # whatever newer sessions make of it
+durations.WINDOW_OVERHEAD_SECONDS = 0.6
 
 PLAIN = Scenario(model="tiny-llama", engine="vllm", input_tokens=8, output_tokens=4)
 
@@ -48,6 +52,9 @@ def test_batches(energy_meter, arms): pass
 
 QUICK = ("-p", "tests.simulated_host", "--energy-runs=2", "--energy-window=0.05", "--energy-gate=off")
 """A case of two functions is expected to take 2.6 s so, nearly all of it between windows."""
+
+WINDOWS = "--energy-window=2.5"
+"""Of the suite of scenarios, three an arm: a case is expected to take 15 s in windows."""
 
 TWO_OF_FOUR = "time budget 6s: 2 of 4 cases on h200, about 5.2s (windows 0.4s)"
 LEFT_OUT = "left out: 2 cases: sums 2, 3"
@@ -191,7 +198,7 @@ def test_both_stacks_and_every_start_are_counted(suite: pytest.Pytester) -> None
     line = re.compile(r"time budget 1h: 2 of 2 cases on h200, about (\S+) \((.*)\)")
 
     def stated(*options: str, serves: str = "--energy-python=vllm=python") -> str:
-        options = ("-p", "tests.simulated_host", serves, *options)
+        options = ("-p", "tests.simulated_host", WINDOWS, serves, *options)
         result = suite.runpytest_subprocess("--collect-only", "-q", "--energy-time-budget=1h", *options)
         (found,) = filter(None, map(line.match, result.outlines))
         return found[2]
@@ -221,7 +228,7 @@ def pytest_runtestloop(session):
     return True
 """
     )
-    options = ("-p", "tests.simulated_host", "--energy-python=vllm=python", "--energy-against=vllm=other")
+    options = ("-p", "tests.simulated_host", WINDOWS, "--energy-python=vllm=python", "--energy-against=vllm=other")
     for budget, settles in (("1h", 300), ("4m", 46)):
         result = suite.runpytest_subprocess(*options, f"--energy-time-budget={budget}")
         result.stdout.fnmatch_lines([f"settles for {settles} s"])
@@ -232,7 +239,7 @@ def pytest_runtestloop(session):
 
 def test_collecting_states_what_each_case_costs(suite: pytest.Pytester) -> None:
     suite.makepyfile(test_sums=SCENARIOS)
-    options = ("-p", "tests.simulated_host", "--energy-python=vllm=python", "--collect-only")
+    options = ("-p", "tests.simulated_host", WINDOWS, "--energy-python=vllm=python", "--collect-only")
     stated = suite.runpytest_subprocess(*options, "-v")
     stated.stdout.fnmatch_lines(
         [
@@ -249,7 +256,7 @@ def test_collecting_states_what_each_case_costs(suite: pytest.Pytester) -> None:
 
 def test_a_host_without_the_gpu_plans_for_one_and_measures_nothing(suite: pytest.Pytester) -> None:
     suite.makepyfile(test_sums=SCENARIOS)
-    options = ("-m", "h200", "--energy-time-budget=90s")
+    options = ("-m", "h200", "--energy-time-budget=90s", WINDOWS)
     planned = suite.runpytest_subprocess(*options, "--collect-only", "-q")
     planned.stdout.fnmatch_lines(["time budget 1m30s: 1 of 2 cases on h200, about 1m20s (*"])
     run = suite.runpytest_subprocess(*options, "--energy-gate=off")
