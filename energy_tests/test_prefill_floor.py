@@ -55,6 +55,10 @@ def test_prefill_grows_linearly_at_every_batch_size(energy_meter: EnergyMeter, i
     )
 
 
+TOLERANCE = {"cpu": 0.5}
+"""On two cores the rates were recorded a fifth apart, by joules that scatter as widely."""
+
+
 def batches(prefill: Scenario, *, input_tokens: tuple[int, int], sizes: tuple[int, int]) -> Series:
     grid = [prefill.replace(batch_size=n, input_tokens=i) for n in sizes for i in input_tokens]
     return Series.of(grid).named("-".join(map(str, sizes)))
@@ -66,8 +70,9 @@ def batches(prefill: Scenario, *, input_tokens: tuple[int, int], sizes: tuple[in
     gpu=[batches(GPU_PREFILL, input_tokens=(500, 2000), sizes=(1, 16))],
 )
 def test_prefill_grows_at_the_same_rate_for_every_batch_size(energy_meter: EnergyMeter, both: Series) -> None:
+    tolerance = TOLERANCE.get(energy_meter.gpu_model.key, 0.25)
     energy_meter.check(
         energy_meter.measure(*both),
-        same_rate("input_tokens", across="batch_size"),
+        same_rate("input_tokens", across="batch_size", tolerance=tolerance),
         published="same-rate-for-every-batch-size",
     )
