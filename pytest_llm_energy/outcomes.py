@@ -167,13 +167,17 @@ def summary_of(config: pytest.Config) -> Summary:
         journal=_shown(journal, config) if journal else None,
         carbon=energy.options.carbon,
         resumed=_shown(energy.options.resume, config) if energy.options.resume else None,
-        # With -k or by name single tests are asked for, and that others have no cases is no news.
-        no_cases=() if config.option.keyword else tuple(config.stash[OUTCOMES].no_cases),
+        no_cases=() if _single_tests(config) else tuple(config.stash[OUTCOMES].no_cases),
         selection=energy.selection or config.stash[OUTCOMES].selection,
         elapsed_seconds=None
         if energy.options.replay or energy.options.resume or workers
         else time.monotonic() - energy.begun,
     )
+
+
+def _single_tests(config: pytest.Config) -> bool:
+    """Whether -k or node ids ask for single tests: that others have no cases is no news then."""
+    return bool(config.option.keyword) or any("::" in argument for argument in config.args)
 
 
 def write_reports(report: Path | None, found: Summary) -> Iterable[str]:

@@ -43,9 +43,12 @@ def test_tests_are_named_where_others_of_the_finding_have_cases(pytester: pytest
     result.stdout.fnmatch_lines(["  cuda-graphs (graphs): graphs are of GPUs"])
 
 
-def test_asked_for_by_name_other_tests_are_not_spoken_of(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(test_cuda_graphs=BODY, test_other=WINDOW)
-    pytester.runpytest_subprocess("-k", "window").stdout.no_fnmatch_line("no cases on cpu*")
+@pytest.mark.parametrize("asked", [("-k", "window"), ("test_cuda_graphs.py::test_window",)])
+def test_asked_for_by_name_other_tests_are_not_spoken_of(pytester: pytest.Pytester, asked: tuple[str, ...]) -> None:
+    pytester.makepyfile(test_cuda_graphs=BODY + WINDOW)
+    result = pytester.runpytest_subprocess(*asked)
+    result.stdout.fnmatch_lines(["metered in all: *"])
+    result.stdout.no_fnmatch_line("no cases on cpu*")
 
 
 def test_the_reason_is_of_the_gpu_model_and_its_cases_are_collected_elsewhere(pytester: pytest.Pytester) -> None:
