@@ -55,7 +55,10 @@ def test_more_is_less(energy_meter):
     energy_meter.check(result, saves.bearing(0.05))
 """
     )
-    result = pytester.runpytest_subprocess("--junitxml=junit.xml", "--energy-runs=24")
+    for runs in (24, 96):  # a busy host leaves it open, and is asked for what a reader would then ask for
+        result = pytester.runpytest_subprocess("--junitxml=junit.xml", f"--energy-runs={runs}")
+        if result.ret != pytest.ExitCode.NO_TESTS_COLLECTED:
+            break
     assert result.ret == 1
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
