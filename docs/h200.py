@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from docs.journals import BASELINES, all_rows, fenced, read, session
-from pytest_llm_energy.durations import Serving, arm_serving, recorded_batches, start_seconds
+from pytest_llm_energy.planning.durations import Serving, arm_serving, recorded_batches, start_seconds
 from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.tables import level_table, natural, short_cases, split
 from pytest_llm_energy.session import GPU_PLAN

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_llm_energy import __version__, bins_command, doctor, estimate_command
-from pytest_llm_energy.collecting import collect
+from pytest_llm_energy import __version__
+from pytest_llm_energy.commands import bins, doctor, estimate
+from pytest_llm_energy.commands.collecting import collect
+from pytest_llm_energy.commands.progress import print_lines, say
 from pytest_llm_energy.errors import EnergyError, MeterError, UsageError
 from pytest_llm_energy.hardware.catalogue import catalogue
 from pytest_llm_energy.hardware.detection import detect
@@ -16,7 +18,6 @@ from pytest_llm_energy.hardware.fingerprint import processor
 from pytest_llm_energy.metering.choice import choose_meter
 from pytest_llm_energy.metering.examine import examine_device, examine_processor
 from pytest_llm_energy.options import percentage
-from pytest_llm_energy.progress import print_lines, say
 from pytest_llm_energy.reporting import messages, summary, words
 from pytest_llm_energy.reporting.tables import blessing_table
 from pytest_llm_energy.session import CPU_PLAN, GPU_PLAN
@@ -80,8 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     comparing.set_defaults(run=_compare)
     examining = commands.add_parser("doctor", help="say what this host can meter, and how well")
     examining.set_defaults(run=_doctor)
-    bins_command.add_commands(commands)
-    estimate_command.add_commands(commands)
+    bins.add_commands(commands)
+    estimate.add_commands(commands)
     parsed = parser.parse_args(arguments)
     try:
         code = int(parsed.run(parsed) or 0)

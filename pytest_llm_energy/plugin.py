@@ -26,14 +26,14 @@ from pytest_llm_energy.fixtures import (
 )
 from pytest_llm_energy.hardware.catalogue import GpuSpec, catalogue, gpu_spec
 from pytest_llm_energy.hardware.detection import Host
-from pytest_llm_energy.ordering import engine_order
 from pytest_llm_energy.outcomes import OUTCOMES, Outcomes
+from pytest_llm_energy.planning.ordering import engine_order
+from pytest_llm_energy.planning.sharding import Shards
+from pytest_llm_energy.planning.time_budget import TimeBudget
 from pytest_llm_energy.reporting import summary
 from pytest_llm_energy.reporting.live import Live, LogLines, Silent, StatusLine, Uncaptured
 from pytest_llm_energy.reporting.no_cases import NoCases
 from pytest_llm_energy.session import EnergySession
-from pytest_llm_energy.sharding import Shards
-from pytest_llm_energy.time_budget import TimeBudget
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.segments import has_segments, segments_folder
 

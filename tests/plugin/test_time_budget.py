@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 SUITE = """
 import time
 import pytest
-from pytest_llm_energy import durations
+from pytest_llm_energy.planning import durations
 
 durations.WINDOW_OVERHEAD_SECONDS = 0.6  # whatever newer sessions make of it
 
@@ -37,7 +37,8 @@ def test_it(energy_meter):
 
 SCENARIOS = """
 import pytest
-from pytest_llm_energy import Arms, Scenario, durations
+from pytest_llm_energy import Arms, Scenario
+from pytest_llm_energy.planning import durations
 
 durations.GPU_START_SECONDS["vllm"] = 60.0  # whatever newer sessions make of it
 durations.WINDOW_OVERHEAD_SECONDS = 0.6

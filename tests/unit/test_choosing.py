@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llm_energy.choosing import Candidate, Choice, Place, Starting, choose
-from pytest_llm_energy.ordering import engine_starts
+from pytest_llm_energy.planning.choosing import Candidate, Choice, Place, Starting, choose
+from pytest_llm_energy.planning.ordering import engine_starts
 from pytest_llm_energy.verdicts.measured import CaseKey
 
 SECONDS: dict[Place, float] = {(1, "eager"): 40.0, (1, "compiled"): 90.0, (2, "large"): 600.0}

@@ -2,8 +2,8 @@ import statistics
 
 import pytest
 
-from pytest_llm_energy import doctor
 from pytest_llm_energy.cli import main
+from pytest_llm_energy.commands import doctor
 from pytest_llm_energy.errors import MeterError
 from pytest_llm_energy.hardware.catalogue import CPU
 from pytest_llm_energy.hardware.detection import Device, Host, detect

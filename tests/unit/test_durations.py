@@ -7,14 +7,14 @@ import pytest
 
 from docs.h200 import SESSIONS, expected_serving
 from docs.journals import MEASUREMENTS
-from pytest_llm_energy.durations import (
+from pytest_llm_energy.measuring import Plan
+from pytest_llm_energy.planning.durations import (
     ENGINE_START_SECONDS,
     GPU_START_SECONDS,
     WARM_UP_BATCHES,
     arm_serving,
     start_seconds,
 )
-from pytest_llm_energy.measuring import Plan
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
 
 RECORDED = sorted((MEASUREMENTS / "h200").glob("*.jsonl.gz"))

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "verdicts": {"verdicts", "serving", "metering", "workloads", "hardware"},
     "reporting": {"reporting", "verdicts", "workloads"},
     "workloads": {"workloads", "hardware"},
+    "planning": {"planning", "reporting", "verdicts", "serving", "metering", "workloads", "hardware"},
 }
 """Rooms a room may import; ``errors`` is everybody's."""
 

@@ -3,7 +3,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llm_energy.ordering import engine_order, engine_starts
+from pytest_llm_energy.planning.ordering import engine_order, engine_starts
 
 SUITE = [
     "graphs",

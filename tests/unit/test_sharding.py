@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llm_energy.sharding import Task, partition
+from pytest_llm_energy.planning.sharding import Task, partition
 from pytest_llm_energy.verdicts.measured import CaseKey
 
 ENGINES = {"eager": 40.0, "compiled": 90.0, "large": 600.0}

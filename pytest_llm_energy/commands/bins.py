@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from pytest_llm_energy.commands.progress import clear, print_lines, say
 from pytest_llm_energy.errors import EnergyError, TraceError, UsageError
-from pytest_llm_energy.progress import clear, print_lines, say
 from pytest_llm_energy.workloads.bins import PAPER, Bins, Histogram, Lengths, merged
 from pytest_llm_energy.workloads.packaged import packaged, packaged_names, read_histogram, written
 from pytest_llm_energy.workloads.traces import Trace, read_trace

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from pytest_llm_energy.durations import Durations
 from pytest_llm_energy.fixtures import CASE, measures
+from pytest_llm_energy.planning.durations import Durations
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.verdicts.measured import CaseKey
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llm_energy.bins_command import add_trace_options, trace_of
+from pytest_llm_energy.commands.bins import add_trace_options, trace_of
+from pytest_llm_energy.commands.progress import clear, print_lines, say
 from pytest_llm_energy.errors import EngineError, ScenarioError, UsageError
 from pytest_llm_energy.hardware.catalogue import gpu_spec
 from pytest_llm_energy.options import intensity, price, pue
-from pytest_llm_energy.progress import clear, print_lines, say
 from pytest_llm_energy.reporting.carbon import CarbonIntensity, carbon_intensity
 from pytest_llm_energy.reporting.workloads import Costed, estimate_lines, workload_lines
 from pytest_llm_energy.serving.flops import request_flops

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pytest
 
 from pytest_llm_energy import markers
-from pytest_llm_energy.choosing import Candidate, Starting, choose
-from pytest_llm_energy.durations import Durations
 from pytest_llm_energy.fixtures import CASE, measures
-from pytest_llm_energy.ordering import engine_order
+from pytest_llm_energy.planning.choosing import Candidate, Starting, choose
+from pytest_llm_energy.planning.durations import Durations
+from pytest_llm_energy.planning.ordering import engine_order
 from pytest_llm_energy.reporting.selection import (
     Selection,
     kept_table,
