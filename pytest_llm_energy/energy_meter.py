@@ -11,12 +11,13 @@ import pytest
 
 from pytest_llm_energy import self_test
 from pytest_llm_energy.arm_runs import ArmRuns
-from pytest_llm_energy.errors import JournalError, ScenarioError
+from pytest_llm_energy.errors import JournalError, OutOfMemoryError, ScenarioError
 from pytest_llm_energy.hardware.catalogue import GpuSpec
 from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.measuring import CallableWork, EngineWork, Work
 from pytest_llm_energy.metering.meter import Reading
 from pytest_llm_energy.serving.arms import Arms
+from pytest_llm_energy.serving.memory import what_fits
 from pytest_llm_energy.serving.pool import Engine
 from pytest_llm_energy.serving.scenario import Scenario, distinct_names
 from pytest_llm_energy.serving.stack import Side, Stack
@@ -288,9 +289,19 @@ class EnergyMeter:
             works=[work for name, thing in things.items() for work in self._works(name, thing)],
             record=self._ran,
         )
-        series.meter(self._session.plan, self._say)
+        try:
+            series.meter(self._session.plan, self._say)
+        except OutOfMemoryError as error:
+            raise OutOfMemoryError("\n".join([str(error), *self._what_fits(things)])) from None
         self._series.append(series)
         return series.measured()
+
+    def _what_fits(self, things: Mapping[str, Scenario | Callable[[], object]]) -> list[str]:
+        """Of each arm whose batch is too large for its devices, how many of its requests are not."""
+        memory = self.gpu_model.spec.memory_gib
+        scenarios = {name: thing for name, thing in things.items() if isinstance(thing, Scenario)}
+        found = {name: what_fits(each, memory) for name, each in scenarios.items()} if memory else {}
+        return [f"{name}: {says}" for name, says in found.items() if says]
 
     def _ran(self, ran: Ran) -> None:
         self._session.record(ran)

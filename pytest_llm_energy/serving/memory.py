@@ -4,6 +4,7 @@ from typing import Any
 
 from pytest_llm_energy.serving.models import Model
 from pytest_llm_energy.serving.scenario import Scenario
+from pytest_llm_energy.serving.ways import Beam
 
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -35,23 +36,48 @@ def cache_bytes_per_token(model: Model, dtype: str) -> int:
     return int(2 * config["num_hidden_layers"] * key_value_heads * head * DTYPE_BYTES[dtype])
 
 
-def largest_batch(scenario: Scenario, memory_gib: float) -> int:
-    """The largest power of two of a scenario's requests that one device of so much memory takes; 0 for none.
+def most_requests(scenario: Scenario, memory_gib: float, *, share: float = SHARE) -> int:
+    """How many of a scenario's requests its devices take at once; 0 where not even its weights fit.
 
     Reckoned, not tried: a batch that is tried and does not fit costs an engine start. vLLM works a prefill off in
     parts; transformers holds the activations of the whole batch's prompts.
 
     Args:
-        scenario: its model, engine and lengths; the batch size is not looked at.
-        memory_gib: of the device, as sold.
+        scenario: its models, engine, devices and lengths; the batch size is not looked at.
+        memory_gib: of each device, as sold.
+        share: of that, what the engine may fill.
     """
-    model = scenario.preset
-    room = SHARE * memory_gib * 2**30 - parameters(model) * DTYPE_BYTES[scenario.dtype]
-    request = cache_bytes_per_token(model, scenario.dtype) * (scenario.input_tokens + scenario.output_tokens)
+    models = [scenario.preset, *([scenario.speculation.preset] if scenario.speculation else [])]
+    room = share * memory_gib * 2**30 * scenario.tensor_parallel_size
+    room -= sum(parameters(model) for model in models) * DTYPE_BYTES[scenario.dtype]
+    sequence = sum(cache_bytes_per_token(model, scenario.dtype) for model in models)
+    sequence *= scenario.input_tokens + scenario.output_tokens
     if scenario.engine == "transformers":
-        request += _activation_bytes_per_token(model.config, scenario.dtype) * scenario.input_tokens
-    fit = min(MOST_REQUESTS, int(room / request))
+        sequence += _activation_bytes_per_token(scenario.preset.config, scenario.dtype) * scenario.input_tokens
+    beams = scenario.decoding.width if isinstance(scenario.decoding, Beam) else 1
+    return max(0, int(room / (sequence * beams)))
+
+
+def largest_batch(scenario: Scenario, memory_gib: float) -> int:
+    """The largest power of two of a scenario's requests that its devices take, the paper's at most; 0 for none."""
+    fit = min(MOST_REQUESTS, most_requests(scenario, memory_gib))
     return 1 << (fit.bit_length() - 1) if fit > 0 else 0
+
+
+def what_fits(scenario: Scenario, memory_gib: float) -> str | None:
+    """Of a scenario whose batch is too large, what would fit; None where it is not, or nothing is reckoned."""
+    try:
+        most = most_requests(scenario, memory_gib)
+    except KeyError:  # a model of the user's own, of another shape
+        return None
+    if scenario.batch_size <= most:
+        return None
+    count = scenario.tensor_parallel_size
+    devices = f"{memory_gib:g} GiB" if count == 1 else f"{count} devices of {memory_gib:g} GiB"
+    return (
+        f"a batch of {scenario.batch_size} does not fit: by weights, keys and values {devices} hold {most} "
+        f"requests of {scenario.input_tokens} + {scenario.output_tokens} tokens on engine {scenario.engine!r}"
+    )
 
 
 def _activation_bytes_per_token(config: dict[str, Any], dtype: str) -> int:
