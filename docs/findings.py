@@ -46,7 +46,8 @@ def overview() -> str:
     rows = []
     for finding in FINDINGS:
         seen = claims(finding)
-        rows.append([f"[{finding}](#{finding})", _published_briefly(finding), _briefly(seen), _holds(seen)])
+        held = "<br>".join([_holds(seen), *_beside_the_direction(finding, seen)])
+        rows.append([f"[{finding}](#{finding})", _published_briefly(finding), _briefly(seen), held])
     headers = ["finding", "the paper's figure", "ours on H200", "holds?"]
     return str(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
 
@@ -87,21 +88,43 @@ def verdict(on_h200: Sequence[Judged], on_cpu: Sequence[Judged], beside: Sequenc
     parts = [_on("H200", on_h200)]
     if on_cpu:
         parts.append(_on("a CPU, by estimated joules", on_cpu))
-    bounded = [
-        (each.row, figure.value) for each in on_h200 for figure in each.figures if figure.relation == "at_most"
-    ]
-    beyond = [row for row, bound in bounded if bound is not None and _beyond(row.interval, bound)]
+    beyond, of = _exceeded(on_h200)
     if beyond:
         largest = max((row.interval.value for row in beyond), key=abs)
         parts.append(
             f'the paper\'s "up to" is exceeded on H200 in {len(beyond)} of '
-            f"{words.counted(len(bounded), 'effect')}, by one of {words.percent(largest)}"
+            f"{words.counted(of, 'effect')}, by one of {words.percent(largest)}"
         )
-    against = [each for each in beside if each.verdict == "contradicts"]
-    for says in dict.fromkeys(each.figure.says for each in against):
-        number, of = (sum(each.figure.says == says for each in some) for some in (against, beside))
-        parts.append(f"contradicted in {number} of {of} comparisons: {says}")
+    parts += [f"contradicted in {share} comparisons: {says}" for says, share in _contradicted(beside).items()]
     return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
+
+
+def _beside_the_direction(finding: str, on_h200: Sequence[Judged]) -> Iterator[str]:
+    """What a reader of "holds" is to know besides: sizes, what no test asks for, and what was not judged."""
+    if not on_h200:
+        return
+    beyond, of = _exceeded(on_h200)
+    if beyond:
+        yield f'"up to" is exceeded in {len(beyond)} of {of}'
+    for says, share in _contradicted(asides(finding)).items():
+        yield f"in {share} not: {says}"
+    if unjudged := len(list(_unjudged(finding))):
+        yield f"{unjudged} of {words.counted(len(published(finding).figures), 'published statement')} not judged"
+
+
+def _exceeded(seen: Sequence[Judged]) -> tuple[list[ClaimRow], int]:
+    """Effects beyond an "up to" of the paper's, and how many there is one for."""
+    bounded = [(each.row, figure.value) for each in seen for figure in each.figures if figure.relation == "at_most"]
+    return [row for row, bound in bounded if bound is not None and _beyond(row.interval, bound)], len(bounded)
+
+
+def _contradicted(beside: Sequence[Aside]) -> dict[str, str]:
+    """Statements that cases taken one after the other contradict, and in how many of them: ``3 of 6``."""
+    against = [each.figure.says for each in beside if each.verdict == "contradicts"]
+    return {
+        says: f"{against.count(says)} of {sum(each.figure.says == says for each in beside)}"
+        for says in dict.fromkeys(against)
+    }
 
 
 def _on(hardware: str, seen: Sequence[Judged]) -> str:
