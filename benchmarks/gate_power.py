@@ -256,7 +256,7 @@ def _interval(
     if not reference.session:
         pairs = list(zip(now, then, strict=True))
         window = noise.windows_of(WORK)
-        return statistics.ratio([pairs], starts_differ=True, noise=noise, window=window, alpha=alpha)
+        return statistics.ratio([pairs], shifted=2, noise=noise, window=window, alpha=alpha)
     here, there = frozenset({"here"}), frozenset({"there" if reference.board else "here"})
     level = math.exp(sum(map(math.log, then)) / len(then))
     sample = Sample(starts=(now,), relative_uncertainty=work.uncertainty, boards=here)

@@ -11,9 +11,8 @@ import msgspec
 from tabulate import tabulate
 
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
-from pytest_llm_energy.verdicts.measured import Arm
+from pytest_llm_energy.verdicts.measured import metering_sd
 from pytest_llm_energy.verdicts.noise import ASSUMED, Component, Noise, read_gpu_baselines
-from pytest_llm_energy.verdicts.reference import relative_uncertainty
 from pytest_llm_energy.verdicts.scatter import Group, Spread, likeliest, within
 
 ROOT = Path(__file__).parents[1]
@@ -203,7 +202,7 @@ def _levels(journal: Journal) -> Iterator[tuple[bytes, Level]]:
                             start=start,
                             when=opened.when,
                             logs=tuple(math.log(run.joules_per_unit) for run in of_start),
-                            uncertainty=relative_uncertainty(Arm(name=arm.name, identity=None, runs=of_start)),
+                            uncertainty=metering_sd(of_start),
                             window_seconds=statistics.fmean(seconds),
                             batch_size=batch_size,
                             batch_seconds=sum(seconds) / batches,

@@ -190,9 +190,7 @@ def share_called(
     called = 0
     for of_draw in ratios:
         pairs = [(ratio, 1.0) for ratio in of_draw]
-        called += (
-            statistics.ratio([pairs], starts_differ=True, noise=judged_with, window=judged_with.window).low > 0
-        )
+        called += statistics.ratio([pairs], shifted=2, noise=judged_with, window=judged_with.window).low > 0
     return called / draws
 
 

@@ -18,6 +18,7 @@ from pytest_llm_energy.hardware.fingerprint import processor
 from pytest_llm_energy.metering.choice import choose_meter
 from pytest_llm_energy.metering.examine import examine_device, examine_processor
 from pytest_llm_energy.options import percentage
+from pytest_llm_energy.outcomes import EXIT_DECIDED_NOTHING
 from pytest_llm_energy.reporting import messages, summary, words
 from pytest_llm_energy.reporting.tables import blessing_table
 from pytest_llm_energy.session import CPU_PLAN, GPU_PLAN
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     blessing.set_defaults(run=_bless)
     budgeting = commands.add_parser("budget", help="set how much more the levels of a case may take")
-    budgeting.add_argument("case", help="as reports write it: 'FINDING CASE', or 'FINDING CASE on GPU'")
+    budgeting.add_argument("case", help="as messages or tables write it: 'FINDING CASE', or 'FINDING CASE on GPU'")
     budgeting.add_argument("budget", type=percentage, metavar="PERCENT", help="allowed increase, such as 5%%")
     _add_baseline_options(budgeting, "why this much is right")
     budgeting.set_defaults(run=_budget)
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="journal in which the claim is contradicted; none for a claim about the baselines of two GPU models",
     )
     lacking.add_argument(
-        "claim", help="as reports write it: 'FINDING CASE: CLAIM', or 'FINDING CASE on GPU: CLAIM'"
+        "claim", help="as messages or tables write it: 'FINDING CASE: CLAIM', or 'FINDING CASE on GPU: CLAIM'"
     )
     _add_baseline_options(lacking, "why it does not hold there")
     lacking.set_defaults(run=_absent)
@@ -113,11 +114,11 @@ def _bless(arguments: argparse.Namespace) -> None:
 
 def _budget(arguments: argparse.Namespace) -> None:
     _by_a_person(arguments)
-    path, change = set_budget(
+    path, key, change = set_budget(
         arguments.baselines, arguments.case, arguments.budget, reason=arguments.reason, when=_now()
     )
     old = words.budget(DEFAULT_BUDGET if change.old is None else change.old)
-    print(f"{arguments.case}: may take {words.budget(change.new)} (was {old}): {change.reason}")
+    print(f"{key}: may take {words.budget(change.new)} (was {old}): {change.reason}")
     print(f"written: {path}")
 
 
@@ -172,13 +173,16 @@ def _by_a_person(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    """Print the levels; 1 when one regressed, 5 when none was decided."""
-    new = read_journal(arguments.new)
+    """Print the levels; 1 when one regressed or a case has none to judge, 5 when none was decided."""
+    old, new = read_journal(arguments.old), read_journal(arguments.new)
     known = read_gpu_baselines(arguments.baselines, new.opened.gpu)
     outcomes = {}
-    for key, rows in compare(
-        read_journal(arguments.old), new, budget=arguments.budget, gpu_baselines=known
-    ).items():
+    for key in sorted(old.cases - new.cases):
+        says = f"in {arguments.old} alone"
+        outcomes[str(key)] = summary.CaseOutcome(key=key, state="skipped", says=says)
+    for key, says in new.unfinished.items():
+        outcomes[str(key)] = summary.CaseOutcome(key=key, state="errored", says=says)
+    for key, rows in compare(old, new, budget=arguments.budget, gpu_baselines=known).items():
         opened = new.opened_for(key)
         outcomes[str(key)] = summary.CaseOutcome(
             key=key,
@@ -193,8 +197,9 @@ def _compare(arguments: argparse.Namespace) -> int:
     for text in [messages.failure(failed), ""] if failed else []:
         print(text)
     print_lines(summary.text_lines(found))
+    print_lines(f"ERROR {key}: {says}" for key, says in new.unfinished.items())
     print(summary.last_line(found))
-    return 1 if failed else EXIT_DECIDED_NOTHING if found.decided_nothing else 0
+    return 1 if failed or new.unfinished else EXIT_DECIDED_NOTHING if found.decided_nothing else 0
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
@@ -221,9 +226,6 @@ def _doctor(arguments: argparse.Namespace) -> None:
         name = f"{facts['processor']}, {facts['cores']} cores"
         print_lines(doctor.processor_lines(health_of_cpu, name=name, runs=CPU_PLAN.runs))
 
-
-EXIT_DECIDED_NOTHING = 5
-"""As pytest's, for a gate that decided nothing."""
 
 LOADED_SHARE = 0.7
 """Of the power limit: what serving a large batch draws on an H200."""

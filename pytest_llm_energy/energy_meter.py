@@ -180,7 +180,6 @@ class EnergyMeter:
             levels=not series.judged,
         )
         series.judged = True
-        self._session.record(check)
         conditions = Conditions(
             fingerprint=self._session.fingerprint(self.gpu_model.devices),
             stack=self._stacks["present"],
@@ -199,6 +198,7 @@ class EnergyMeter:
             with self._session.settling():
                 series.meter_again(self._session.plan, self._say)
             rows = judge(check, series.measured(), conditions)
+        self._session.record(msgspec.structs.replace(check, rounds=series.rounds))
         self.rows += rows
 
     def replay(self) -> None:

@@ -79,7 +79,7 @@ def processor_lines(health: ProcessorHealth, *, name: str, runs: int) -> Iterato
     spread = f"equal work spreads by {_percent(health.spread)} from window to window"
     yield _item("one window", f"{health.window_seconds:.2f} s of one core: {health.watts:.1f} W, {spread}")
     scatter = _scattered(runs, math.sqrt(2) * health.spread)
-    seen = ratio([[(math.exp(each), 1.0) for each in scatter]], starts_differ=False, noise=ASSUMED).half_width
+    seen = ratio([[(math.exp(each), 1.0) for each in scatter]], shifted=0, noise=ASSUMED).half_width
     yield _item("claims", f"{runs} windows an arm tell effects beyond {_percent(seen)} from none")
     remedies = []
     if health.disturbed:
@@ -98,7 +98,7 @@ def _budget(health: DeviceHealth, *, runs: int, window_seconds: float) -> Iterat
     here, elsewhere = frozenset({"this"}), frozenset({"another"})
     now = Sample(starts=(values,), relative_uncertainty=metering, boards=here)
     for boards, what in ((here, "this board"), (elsewhere, "another board of this model")):
-        stored = Sample(starts=(values,) * 2, relative_uncertainty=metering, sessions=2, boards=boards)
+        stored = Sample(starts=(values,) * 2, relative_uncertainty=metering, session_share=0.5, boards=boards)
         width = change(now, stored, noise=ASSUMED).half_width
         plan = f"{runs} windows of {window_seconds:g} s see {_percent(width)}"
         yield _item("budget", f"{plan} against a baseline of two sessions on {what}")

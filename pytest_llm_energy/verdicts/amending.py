@@ -20,11 +20,14 @@ from pytest_llm_energy.verdicts.gains import HARDWARE_SPEED, all_gains
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
 from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.naming import names_of, spelt
 from pytest_llm_energy.verdicts.noise import read_gpu_baselines
 from pytest_llm_energy.verdicts.rows import ClaimRow
 
 
-def set_budget(folder: Path, case: str, budget: float, *, reason: str, when: str) -> tuple[Path, BudgetChange]:
+def set_budget(
+    folder: Path, case: str, budget: float, *, reason: str, when: str
+) -> tuple[Path, CaseKey, BudgetChange]:
     """Set how much more the levels of a case may take; the change is recorded beside it.
 
     Args:
@@ -35,7 +38,7 @@ def set_budget(folder: Path, case: str, budget: float, *, reason: str, when: str
         when: the time now (ISO 8601, UTC).
 
     Returns:
-        The file that was written, and the change.
+        The file that was written, the case, and the change.
 
     Raises:
         BaselineError: no reason is given, the case is not known, or has this budget; or a file cannot be read or
@@ -48,7 +51,7 @@ def set_budget(folder: Path, case: str, budget: float, *, reason: str, when: str
         raise BaselineError(f"{key} has a budget of {budget:.3g} already")
     change = BudgetChange(when=when, old=old.budget, new=budget, reason=reason)
     new = msgspec.structs.replace(old, budget=budget, budget_changes=(*old.budget_changes, change))
-    return write_baseline(folder, _with_case(baseline, key.case, new)), change
+    return write_baseline(folder, _with_case(baseline, key.case, new)), key, change
 
 
 def set_absent(
@@ -93,7 +96,7 @@ def _find_gain(folder: Path, name: str) -> ClaimRow | None:
     published = read_published(folder, HARDWARE_SPEED)
     figures = {figure.id: figure for figure in published.figures} if published else {}
     for optimisation, compared in all_gains(folder, figures):
-        if name.endswith(f": {compared.statement.says}"):
+        if spelt(name).endswith(f": {spelt(compared.statement.says)}"):
             key = CaseKey(gpu=compared.faster, finding=optimisation.finding, case=compared.case)
             return compared.row(key, figures.get(optimisation.figure))
     return None
@@ -103,10 +106,13 @@ def _find_claim(journal: Journal | None, folder: Path, name: str) -> ClaimRow:
     """What a journal shows of the claim of that name; cases of other names may have ended in an error."""
     if journal is None:
         raise BaselineError(f"no baselines of two GPU models show {name!r}: name the journal that does, before it")
-    keys = {says: key for key in sorted(journal.cases) for says in (str(key), f"{key.finding} {key.case}")}
-    key = next((keys[says] for says in keys if name.startswith(f"{says}: ")), None)
-    if key is None:
-        raise BaselineError(f"{journal.path} has no case of {name!r}{near(name, keys)}")
+    name = spelt(name)
+    keys = [key for key in sorted(journal.cases) if any(name.startswith(f"{says}: ") for says in names_of(key))]
+    if not keys:
+        raise BaselineError(f"{journal.path} has no case of {name!r}{near(name, map(str, journal.cases))}")
+    if len(keys) > 1:
+        raise BaselineError(f"{journal.path} has several cases of {name!r}: {', '.join(map(str, keys))}")
+    (key,) = keys
     rows = judge_recorded(
         journal,
         key,
@@ -117,7 +123,7 @@ def _find_claim(journal: Journal | None, folder: Path, name: str) -> ClaimRow:
     )
     claims = [row for row in rows if isinstance(row, ClaimRow)]
     for row in claims:
-        if name.endswith(f": {row.says}"):  # with the verdict between, in the line of a failure
+        if name.endswith(f": {spelt(row.says)}"):  # with the verdict between, in the line of a failure
             return row
     raise BaselineError(f"the journal has no claim {name!r}{near(name, [f'{key}: {row.says}' for row in claims])}")
 
@@ -146,13 +152,13 @@ def read_baselines(folder: Path) -> list[Baseline]:
 
 
 def find_case(baselines: Iterable[Baseline], name: str) -> tuple[Baseline, CaseKey]:
-    """The case of that name, as reports write it; the GPU model may be left out where one alone has it.
+    """The case of that name, as messages or tables write it; what one case alone has of it is enough.
 
     Raises:
         BaselineError: there is none, or there are several.
     """
     cases = [(b, CaseKey(gpu=b.gpu, finding=b.finding, case=case)) for b in baselines for case in b.cases]
-    found = [(b, key) for b, key in cases if name in (str(key), f"{key.finding} {key.case}")]
+    found = [(b, key) for b, key in cases if spelt(name) in names_of(key)]
     if len(found) == 1:
         return found[0]
     if found:

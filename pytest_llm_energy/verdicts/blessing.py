@@ -17,7 +17,7 @@ from pytest_llm_energy.verdicts.baselines import (
     write_baseline,
 )
 from pytest_llm_energy.verdicts.journal import Journal
-from pytest_llm_energy.verdicts.measured import Arm, CaseKey
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, metering_sd
 from pytest_llm_energy.verdicts.noise import UNMEASURED, GpuBaselines, Noise, read_gpu_baselines
 from pytest_llm_energy.verdicts.records import Checked, Opened
 from pytest_llm_energy.verdicts.reference import (
@@ -26,7 +26,6 @@ from pytest_llm_energy.verdicts.reference import (
     change_since,
     gated,
     reference_of,
-    relative_uncertainty,
 )
 from pytest_llm_energy.verdicts.statistics import Interval
 
@@ -163,13 +162,16 @@ def as_baselines(journal: Journal, *, reason: str) -> dict[str, Baseline]:
 
 
 def _findings(journal: Journal, what: str) -> dict[str, list[Checked]]:
-    """Checks of cases with valid runs, by finding."""
+    """Checks of cases that ran to their end with valid runs, by finding."""
     findings: dict[str, list[Checked]] = {}
+    unfinished = journal.unfinished
     for check in journal.measurements:
-        if check.key not in journal.cut and all(arm.runs for arm in journal.measured(check).arms):
+        if check.key not in unfinished and all(arm.runs for arm in journal.measured(check).arms):
             findings.setdefault(check.key.finding, []).append(check)
     if not findings:
-        raise BaselineError(f"{journal.path} holds no checked case with valid runs: nothing to {what}")
+        raise BaselineError(
+            f"{journal.path} holds no checked case that ran to its end with valid runs: nothing to {what}"
+        )
     return dict(sorted(findings.items()))
 
 
@@ -270,7 +272,7 @@ def _session(
         measured = journal.measured(check)
         stack |= journal.stack(measured)
         for arm in measured.arms:
-            uncertainties.append(relative_uncertainty(arm))
+            uncertainties.append(metering_sd(arm.runs))
             for number, samples in enumerate(_samples(arm)):
                 if number == len(starts):
                     starts.append({})

@@ -154,7 +154,7 @@ class Slope(msgspec.Struct, frozen=True, tag_field="claim", tag="slope", forbid_
 
     def statements(self, measured: Measured, *, noise: Noise = ASSUMED, alpha: float = ALPHA) -> list[Statement]:
         """One, about all scenarios of the series."""
-        interval = growth(measured, self.over, below=math.inf, alpha=alpha)
+        interval = growth(measured, self.over, below=math.inf, noise=noise, alpha=alpha)
         low, high = self.exponent - self.tolerance, self.exponent + self.tolerance
         return [
             Statement(
@@ -181,7 +181,7 @@ class FlatBelow(msgspec.Struct, frozen=True, tag_field="claim", tag="flat-below"
 
     def statements(self, measured: Measured, *, noise: Noise = ASSUMED, alpha: float = ALPHA) -> list[Statement]:
         """One, about the scenarios up to the limit."""
-        interval = growth(measured, self.over, below=self.limit, alpha=alpha)
+        interval = growth(measured, self.over, below=self.limit, noise=noise, alpha=alpha)
         return [
             Statement(
                 says=f"J/request is flat up to {self.limit} {self.over} (exponent < {self.tolerance:g})",
@@ -252,7 +252,9 @@ class Above(msgspec.Struct, frozen=True, kw_only=True, tag_field="claim", tag="a
             return found
         if self.nearest not in [arm.name for arm in measured.arms]:
             raise MeasurementError(f"{measured.key}: no arm {self.nearest!r} was measured")
-        for arm_name, nearest, effect in effects(measured, alpha, noise=noise, control=self.nearest):
+        for arm_name, nearest, effect in effects(
+            measured, alpha, noise=noise, control=self.nearest, of="energy-per-request"
+        ):
             outcome = decide(holds=effect.low > 0, fails=effect.high < 0)
             says = f"{arm_name} is farther from {self.what} than {nearest}"
             found.append(Statement(says=says, interval=effect, kind="effect", outcome=outcome))

@@ -17,13 +17,15 @@ from pytest_llm_energy.verdicts.rows import Row
 def compare(
     old: Journal, new: Journal, *, budget: float | None = None, gpu_baselines: GpuBaselines = UNMEASURED
 ) -> Mapping[CaseKey, list[Row]]:
-    """Level rows of every case of the newer journal that has valid runs.
+    """Level rows of every case of the newer journal that ran to its end.
 
     Args:
         old: what is compared with, as if it had been blessed.
         new: what is judged.
         budget: relative increase that passes, None for that of each test, or else the default.
         gpu_baselines: blessed sessions of the GPU model, which tell how levels scatter.
+
+    A case of the newer that failed or was cut has no rows: ``Journal.unfinished`` says what became of it.
 
     Raises:
         JournalError: they are of different GPU models.
@@ -37,7 +39,10 @@ def compare(
         )
     baselines = as_baselines(old, reason=str(old.path))
     rows: dict[CaseKey, list[Row]] = {}
+    unfinished = new.unfinished
     for check in new.measurements:
+        if check.key in unfinished:
+            continue
         measured = new.measured(check)
         alone = tuple(msgspec.structs.replace(arm, against=()) for arm in measured.arms)
         opened = new.opened_for(check.key)

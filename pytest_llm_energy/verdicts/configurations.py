@@ -2,25 +2,18 @@
 
 import json
 import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.verdicts.journal import Journal
-from pytest_llm_energy.verdicts.measured import Run
+from pytest_llm_energy.verdicts.measured import Run, metering_sd
 from pytest_llm_energy.verdicts.noise import ASSUMED, Noise
-from pytest_llm_energy.verdicts.served_bins import Shape, bins_of, shape_of
+from pytest_llm_energy.verdicts.served_bins import Shape, bins_of, but_for_shape, serves_batches, shape_of
 from pytest_llm_energy.workloads.estimate import MeasuredBin
-
-SHAPE = ("input_tokens", "output_tokens", "batch_size")
-"""Fields of a scenario that say how much is served; the others say how."""
 
 PLAIN = {"weights", "dtype", "seed", "engine", "model"}
 """Fields that a configuration's name tells anyhow, or that change little of its energy."""
-
-NOT_BINS = {"online", "feed_forward"}
-"""Fields of scenarios whose energy is not that of a batch of requests: they are served one by one, or in part."""
 
 UNTOLD = (None, {"strategy": "greedy"})
 """Values that need no telling, beside those that are off and one device."""
@@ -58,7 +51,7 @@ def configurations(journals: Sequence[Journal], *, noises: Mapping[str, Noise] =
     ways: dict[str, tuple[str, Identity, Mapping[str, str]]] = {}
     for journal in journals:
         for gpu, identity, stack, run in _runs(journal):
-            rest = {name: value for name, value in identity.items() if name not in SHAPE}
+            rest = but_for_shape(identity)
             key = json.dumps([gpu, rest, stack], sort_keys=True)
             ways.setdefault(key, (gpu, rest, stack))
             runs.setdefault(key, {}).setdefault(shape_of(identity), []).append(run)
@@ -71,7 +64,7 @@ def configurations(journals: Sequence[Journal], *, noises: Mapping[str, Noise] =
 def _runs(journal: Journal) -> Iterator[tuple[str, Identity, Mapping[str, str], Run]]:
     """Valid runs with what they served, also those of a case that was cut: each is a bin's energy by itself."""
     for ran in journal.counted:
-        if ran.identity is None or not ran.identity.keys().isdisjoint(NOT_BINS):
+        if ran.identity is None or not serves_batches(ran.identity):
             continue
         stack = journal.starts[ran.run.start].stack
         yield ran.key.gpu, ran.identity, {k: v for k, v in stack.items() if not k.startswith("env ")}, ran.run
@@ -86,13 +79,12 @@ def _configuration(
     noise: Noise,
 ) -> Configuration:
     runs = [run for each in by_shape.values() for run in each]
-    metering = statistics.fmean(run.reading.uncertainty_joules / run.reading.joules for run in runs)
     return Configuration(
         name=_name(rest, stack),
         gpu=gpu,
         model=rest["model"] if isinstance(rest["model"], str) else rest["model"]["name"],
         bins=bins_of(by_shape, noise=noise),
-        shared_sd=math.hypot(metering, noise.start.sd),
+        shared_sd=math.hypot(metering_sd(runs), noise.start.sd),
     )
 
 

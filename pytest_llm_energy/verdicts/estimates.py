@@ -1,21 +1,25 @@
 """What runs say, as intervals: effects against a control, growth exponents, levels against a figure."""
 
 import math
+import statistics as stats
 from collections.abc import Callable, Iterable
 from statistics import NormalDist
 from typing import Literal
 
+import msgspec
+
 from pytest_llm_energy.errors import MeasurementError
 from pytest_llm_energy.verdicts import statistics
-from pytest_llm_energy.verdicts.measured import Arm, Measured, Run
+from pytest_llm_energy.verdicts.measured import Arm, Measured, Run, metering_sd
 from pytest_llm_energy.verdicts.noise import Component, Noise
-from pytest_llm_energy.verdicts.served_bins import bins_of, shape_of
+from pytest_llm_energy.verdicts.scatter import Spread
+from pytest_llm_energy.verdicts.served_bins import NOT_BINS, bins_of, but_for_shape, serves_batches, shape_of
 from pytest_llm_energy.verdicts.statistics import ALPHA, Interval, Sample
 from pytest_llm_energy.workloads.bins import Histogram
 from pytest_llm_energy.workloads.estimate import Estimate, estimate
 
-Effect = Literal["energy", "latency", "device-power"]
-"""What an effect is about: joules per token, seconds per token of the whole batch, or watts per device."""
+Effect = Literal["energy", "energy-per-request", "latency", "device-power"]
+"""What an effect is about; latency is seconds per token of the whole batch, power that of each device."""
 
 
 def effects(
@@ -64,6 +68,7 @@ def _joules_per_unit(run: Run) -> float:
 
 OF_RUN: dict[Effect, Callable[[Run], float]] = {
     "energy": _joules_per_unit,
+    "energy-per-request": lambda run: run.joules_per_request,
     "latency": lambda run: run.seconds_per_unit,
     "device-power": lambda run: run.joules_per_unit / run.seconds_per_unit,
 }
@@ -90,10 +95,8 @@ def paired(
     blocks: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for one, other in pairs:
         blocks.setdefault((one.start, other.start), []).append((of(one), of(other)))
-    starts_differ = any(one != other for one, other in blocks)
-    return statistics.ratio(
-        list(blocks.values()), starts_differ=starts_differ, noise=noise, window=window, alpha=alpha
-    )
+    shifted = 2 if any(one != other for one, other in blocks) else 0
+    return statistics.ratio(list(blocks.values()), shifted=shifted, noise=noise, window=window, alpha=alpha)
 
 
 def widening(
@@ -134,16 +137,20 @@ def widening(
         blocks.setdefault(starts, []).append((large / large_control, small / small_control))
     if not blocks:
         raise MeasurementError(f"{measured.key}: no round in which every scenario has a valid run")
-    starts_differ = any(len(set(starts)) > 1 for starts in blocks)
-    return low, high, statistics.ratio(list(blocks.values()), starts_differ=starts_differ, noise=noise, alpha=alpha)
+    # Levels of one start may be shifted each by its own, as those of different lengths are.
+    shifted = 4 if any(len(set(starts)) > 1 for starts in blocks) else 0
+    return low, high, statistics.ratio(list(blocks.values()), shifted=shifted, noise=noise, alpha=alpha)
 
 
 UNSET = object()
 """No value that a scenario could have."""
 
 
-def growth(measured: Measured, field: str, *, below: float, alpha: float) -> Interval:
-    """Interval of the growth exponent of energy per request, from one estimate a round."""
+def growth(measured: Measured, field: str, *, below: float, noise: Noise, alpha: float) -> Interval:
+    """Interval of the growth exponent of energy per request, from one estimate a round.
+
+    What moves all levels of an engine start alike does not move the exponent; starts of their own move each level.
+    """
     xs: dict[str, float] = {}
     for arm in measured.arms:
         value = (arm.identity or {}).get(field)
@@ -153,10 +160,17 @@ def growth(measured: Measured, field: str, *, below: float, alpha: float) -> Int
             xs[arm.name] = value
     if len(set(xs.values())) < 2:
         raise MeasurementError(f"{measured.key}: growth needs two values of {field!r} up to {below:g}")
-    exponents = [_round_exponent(xs, runs) for runs in measured.rounds()]
-    if not exponents:
+    rounds = measured.rounds()
+    if not rounds:
         raise MeasurementError(f"{measured.key}: no round in which every scenario has a valid run")
-    return statistics.mean_interval(exponents, alpha=alpha)
+    exponents = [_round_exponent(xs, runs) for runs in rounds]
+    starts = {tuple(runs[name].start for name in xs) for runs in rounds}
+    if all(len(set(of)) == 1 for of in starts):
+        return statistics.mean_interval(exponents, alpha=alpha)
+    squares = stats.variance(map(math.log, xs.values())) * (len(xs) - 1)
+    start = noise.start.spread
+    own = Spread(start.variance / squares / len(starts), start.freedom)
+    return statistics.mean_interval(exponents, beside=[own], alpha=alpha)
 
 
 def excess(arm: Arm, joules_per_request: float, *, noise: Noise, alpha: float = ALPHA) -> Interval:
@@ -167,8 +181,7 @@ def excess(arm: Arm, joules_per_request: float, *, noise: Noise, alpha: float = 
     starts: dict[str, list[float]] = {}
     for run in arm.runs:
         starts.setdefault(run.start, []).append(run.joules_per_request)
-    metering = math.fsum(run.reading.uncertainty_joules / run.reading.joules for run in arm.runs) / len(arm.runs)
-    sample = Sample(starts=tuple(map(tuple, starts.values())), relative_uncertainty=metering)
+    sample = Sample(starts=tuple(map(tuple, starts.values())), relative_uncertainty=metering_sd(arm.runs))
     return statistics.above(sample, joules_per_request, noise=noise, alpha=alpha)
 
 
@@ -186,7 +199,8 @@ def workload_effects(
         alpha: chance, per bound, that it excludes the truth.
 
     Raises:
-        MeasurementError: the control was not measured, or nothing else was.
+        MeasurementError: the control was not measured, or nothing else was; or the scenarios of one way differ in
+            more than lengths and batch size, or serve no batches of requests.
         UsageError: too few lengths were measured.
     """
     ways: dict[str, list[Arm]] = {}
@@ -196,6 +210,13 @@ def workload_effects(
         raise MeasurementError(
             f"{measured.key}: this claim needs scenarios with {over} {control!r} and with another, "
             f"not {', '.join(ways)}"
+        )
+    for way, arms in ways.items():
+        if len({msgspec.json.encode(but_for_shape(arm.identity or {}), order="sorted") for arm in arms}) > 1:
+            raise MeasurementError(f"{measured.key}: scenarios of {way} differ in more than lengths and batch size")
+    if any(not serves_batches(arm.identity or {}) for arm in measured.arms):
+        raise MeasurementError(
+            f"{measured.key}: a workload is of batches of requests, not of {' or '.join(NOT_BINS)}"
         )
     totals = {way: _total(workload, arms, noise) for way, arms in ways.items()}
     return {way: _ratio(total, totals[control], alpha) for way, total in totals.items() if way != control}

@@ -5,6 +5,7 @@ joins the segments into the journal when the run ends. Judging needs the journal
 """
 
 import gzip
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -107,6 +108,13 @@ class Journal:
         measured = {key for key, _ in self._runs} | self._windowed.keys()
         return measured & self._began - self.seconds.keys() - self.troubles.keys()
 
+    @property
+    def unfinished(self) -> dict[CaseKey, str]:
+        """Cases that were measured and must not be judged by what there is of them, with what became of each."""
+        says = "the run was cut while this case was measured: go on with --energy-resume, or measure it anew"
+        failed = {key: f"when it was measured: {trouble}" for key, trouble in self.troubles.items()}
+        return dict.fromkeys(sorted(self.cut), says) | failed
+
     @cached_property
     def finished(self) -> set[CaseKey]:
         """Cases that ran to their end and checked what they measured: nothing of them is left to be measured."""
@@ -140,18 +148,19 @@ class Journal:
 
     @property
     def measurements(self) -> list[Checked]:
-        """The first check of each measurement, however often it was checked."""
+        """The first check of each measurement, however often it was checked, and of all its runs."""
         first: dict[tuple[CaseKey, int], Checked] = {}
         for check in self.checks:
-            first.setdefault((check.key, check.series), check)
+            first.setdefault((check.key, check.series), msgspec.structs.replace(check, rounds=None))
         return list(first.values())
 
     def measured(self, check: Checked) -> Measured:
-        """What a check was about, with its valid runs."""
+        """What a check was about, with its valid runs as far as it was judged by them."""
         ran = self._runs.get((check.key, check.series), {})
+        last = math.inf if check.rounds is None else check.rounds
         arms = []
         for name in check.arms:
-            records = ran.get(name, [])
+            records = [record for record in ran.get(name, []) if record.run.round < last]
             runs = {s: counting(r.run for r in records if r.side == s) for s in get_args(Side)}
             identity = records[0].identity if records else None
             arms.append(Arm(name=name, identity=identity, runs=runs["present"], against=runs["against"]))

@@ -14,9 +14,9 @@ from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET, budget_of
 from pytest_llm_energy.verdicts.causes import Cause
 from pytest_llm_energy.verdicts.estimates import paired
 from pytest_llm_energy.verdicts.journal import Journal
-from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, metering_sd
 from pytest_llm_energy.verdicts.noise import ASSUMED, UNMEASURED, Component, GpuBaselines, Noise
-from pytest_llm_energy.verdicts.phases import Phases, phases, series_of
+from pytest_llm_energy.verdicts.phases import Phases, interleaved_phases, phases, series_of
 from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS
 from pytest_llm_energy.verdicts.records import Checked
 from pytest_llm_energy.verdicts.reference import (
@@ -25,7 +25,6 @@ from pytest_llm_energy.verdicts.reference import (
     drift_of,
     gated,
     reference_of,
-    relative_uncertainty,
 )
 from pytest_llm_energy.verdicts.rows import Change, LevelReason, LevelRow, LevelVerdict, Row
 from pytest_llm_energy.verdicts.statements import judge_claim, published_figure
@@ -109,12 +108,8 @@ def judge_recorded(
         EnergyError: the case ended in an error when it was measured, or was cut.
         MeasurementError: an arm has no valid run.
     """
-    if key in journal.troubles:
-        raise EnergyError(f"when it was measured: {journal.troubles[key]}")
-    if key in journal.cut:
-        raise EnergyError(
-            "the run was cut while this case was measured: go on with --energy-resume, or measure it anew"
-        )
+    if key in journal.unfinished:
+        raise EnergyError(journal.unfinished[key])
     rows: list[Row] = []
     for check in journal.checks_of(key):
         measured = journal.measured(check)
@@ -180,7 +175,7 @@ def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Condi
         return msgspec.structs.replace(row, reason=reason, note=note)
     verdict, reason, note = decide(change.joules, budget)
     if verdict in ("regressed", "improved"):
-        change = msgspec.structs.replace(change, phases=_phases(arm, change, measured, conditions))
+        change = msgspec.structs.replace(change, phases=_phases(arm, change, measured, conditions, alpha))
     needs = None
     if verdict == "inconclusive":
         needs = runs_needed(change.joules, budget, runs=row.runs)
@@ -200,8 +195,7 @@ def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Condi
 
 def runs_needed(change: Interval, budget: float, *, runs: int) -> int | None:
     """About how many runs would decide a level that so many leave open; None where no number would."""
-    border = min((budget, -IMPROVEMENT), key=lambda border: abs(change.value - border))
-    return runs_to_tell(change, border, runs=runs)
+    return runs_to_tell(change, budget, runs=runs)
 
 
 def decide(change: Interval, budget: float) -> tuple[LevelVerdict, LevelReason | None, str | None]:
@@ -247,17 +241,19 @@ def _change_against(arm: Arm, conditions: Conditions, *, window: Component | Non
     )
 
 
-def _phases(arm: Arm, change: Change, measured: Measured, conditions: Conditions) -> Phases | None:
+def _phases(arm: Arm, change: Change, measured: Measured, conditions: Conditions, alpha: float) -> Phases | None:
     """Whether a change lies in prefill or in decode, where the case serves several output lengths."""
     series = series_of(arm, measured.arms)
     if not series:
         return None
-    metering = relative_uncertainty(arm)
-    side = JOULES.now(arm, boards=conditions.fingerprint.boards, relative_uncertainty=metering)
+    noise = conditions.noise
     now = {length: list(JOULES.by_start(other.runs).values()) for length, other in series.items()}
     if change.side_by_side:
         then = {length: list(JOULES.by_start(other.against).values()) for length, other in series.items()}
-        return phases(change.joules, now, then, (side, side), noise=conditions.noise)
+        window = noise.windows_of(arm.identity)
+        return interleaved_phases(change.joules, now, then, noise=noise, window=window, alpha=alpha)
+    metering = metering_sd(arm.runs)
+    side = JOULES.now(arm, boards=conditions.fingerprint.boards, relative_uncertainty=metering)
     case = measured.key.case
     compared = [
         reference_of(other, measured.key, conditions.baseline, conditions.fingerprint).sessions
@@ -273,4 +269,4 @@ def _phases(arm: Arm, change: Change, measured: Measured, conditions: Conditions
         return None
     reference = JOULES.then(sessions, case, arm.name, relative_uncertainty=metering)
     blessed = {length: JOULES.starts_then(sessions, case, other.name) for length, other in series.items()}
-    return phases(change.joules, now, blessed, (side, reference), noise=conditions.noise)
+    return phases(change.joules, now, blessed, (side, reference), noise=noise, alpha=alpha)

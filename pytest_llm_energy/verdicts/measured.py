@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -158,6 +158,11 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
             for run in arm.runs:
                 by_round.setdefault(run.round, {})[arm.name] = run
         return [runs for _, runs in sorted(by_round.items()) if len(runs) == len(self.arms)]
+
+
+def metering_sd(runs: Collection[Run]) -> float:
+    """Relative standard deviation of the metering of one of these runs, on average."""
+    return statistics.fmean(run.reading.uncertainty_joules / run.reading.joules for run in runs)
 
 
 def counting(runs: Iterable[Run]) -> tuple[Run, ...]:

@@ -16,8 +16,8 @@ import msgspec
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.causes import tells_nothing
 from pytest_llm_energy.verdicts.measured import Arm
-from pytest_llm_energy.verdicts.noise import Noise
-from pytest_llm_energy.verdicts.statistics import Interval, Sample
+from pytest_llm_energy.verdicts.noise import Component, Noise
+from pytest_llm_energy.verdicts.statistics import ALPHA, Interval, Sample
 
 MOST_MISFIT = 0.05
 """Relative distance of a run from its line beyond which a request is not the sum of such parts. The growing
@@ -74,6 +74,7 @@ def phases(
     sides: tuple[Sample, Sample],
     *,
     noise: Noise,
+    alpha: float = ALPHA,
 ) -> Phases | None:
     """Where a level's change lies; None where the runs cannot tell a part with all of it from one with none.
 
@@ -83,19 +84,80 @@ def phases(
         then: the same of the reference.
         sides: the level now and its reference, for all else that the intervals depend on.
         noise: how levels scatter, as far as these do not tell.
+        alpha: chance, per bound, that it excludes the truth.
     """
     if now.keys() == {1}:
         return Phases(prefill=change, decode=None, lengths=1)
+    lines = _fitted(now, then)
+    if lines is None:
+        return None
+    samples = [_samples(side, of, noise) for side, of in zip(lines, sides, strict=True)]
+    prefill, decode = (
+        statistics.change(one, other, noise=noise, alpha=alpha) for one, other in zip(*samples, strict=True)
+    )
+    return _told(change, prefill, decode, lengths=len(now))
+
+
+def interleaved_phases(
+    change: Interval,
+    now: Mapping[int, RunsByStart],
+    then: Mapping[int, RunsByStart],
+    *,
+    noise: Noise,
+    window: Component | None = None,
+    alpha: float = ALPHA,
+) -> Phases | None:
+    """The same for two stacks side by side, whose rounds share all but their engine starts.
+
+    Args:
+        change: relative change of the level.
+        now: runs by output length, of engine starts and rounds in the same order at every length and on both sides.
+        then: the same of the other stack.
+        noise: how levels scatter, as far as these do not tell.
+        window: how one window does as other arms have it, to be weighed in (``statistics.ratio``).
+        alpha: chance, per bound, that it excludes the truth.
+    """
+    if now.keys() == {1}:
+        return Phases(prefill=change, decode=None, lengths=1)
+    lines = _fitted(now, then)
+    if lines is None:
+        return None
+    starts = [list(zip(*sides, strict=False)) for sides in zip(*lines, strict=False)]
+    pairs = [pair for start in starts for pair in start]
+    parts = []
+    for of, error in ((_prefill, 0), (_decode, 1)):
+        # A part scatters by more than the runs that its line goes through.
+        amplified = stats.fmean((line.errors[error] / of(line)) ** 2 for pair in pairs for line in pair)
+        scaled = msgspec.structs.replace(window, sd=window.sd * math.sqrt(amplified)) if window else None
+        blocks = [[(of(one), of(other)) for one, other in start] for start in starts]
+        parts.append(statistics.ratio(blocks, shifted=2 * amplified, noise=noise, window=scaled, alpha=alpha))
+    return _told(change, *parts, lengths=len(now))
+
+
+def _prefill(line: "_Line") -> float:
+    return line.prefill
+
+
+def _decode(line: "_Line") -> float:
+    return line.decode
+
+
+def _fitted(
+    now: Mapping[int, RunsByStart], then: Mapping[int, RunsByStart]
+) -> tuple[list[list["_Line"]], list[list["_Line"]]] | None:
+    """Lines of both sides by start and round; None where one has none, or a round does not lie on its line."""
     if len(now) < 2 or now.keys() != then.keys():
         return None
     lines = (_lines(now), _lines(then))
     if not all(lines) or any(line.misfit > MOST_MISFIT for side in lines for start in side for line in start):
         return None
-    samples = [_samples(side, of, noise) for side, of in zip(lines, sides, strict=True)]
-    prefill, decode = (statistics.change(one, other, noise=noise) for one, other in zip(*samples, strict=True))
+    return lines
+
+
+def _told(change: Interval, prefill: Interval, decode: Interval, *, lengths: int) -> Phases | None:
     if tells_nothing(prefill, change.value) or tells_nothing(decode, change.value):
         return None
-    return Phases(prefill=prefill, decode=decode, lengths=len(now))
+    return Phases(prefill=prefill, decode=decode, lengths=lengths)
 
 
 def _but_for_length(arm: Arm) -> dict[str, Any] | None:

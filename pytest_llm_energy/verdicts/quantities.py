@@ -2,7 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pytest_llm_energy.verdicts.baselines import Samples, Session, samples_of
@@ -55,11 +56,17 @@ class Quantity:
             relative_uncertainty: of the metering of one run, one standard deviation.
             scatter_of: sessions that tell how much such levels scatter, if not those.
         """
+        of_starts = [
+            (number, session.fingerprint.boards)
+            for number, session in enumerate(sessions)
+            for _ in samples_of(session, case, arm)
+        ]
         return Sample(
             starts=tuple(self.starts_then(sessions, case, arm)),
             relative_uncertainty=relative_uncertainty,
-            sessions=len(sessions),
+            session_share=_share(number for number, _ in of_starts),
             boards=frozenset(board for session in sessions for board in session.fingerprint.boards),
+            board_share=_share(boards for _, boards in of_starts),
             by_board=self._by_board(scatter_of or sessions, case, arm),
         )
 
@@ -75,6 +82,12 @@ class Quantity:
             level = math.exp(statistics.fmean(map(statistics.fmean, starts)))
             levels.setdefault(session.fingerprint.boards, []).append(level)
         return tuple(map(tuple, levels.values()))
+
+
+def _share(groups: Iterable[Hashable]) -> float:
+    """Sum of squared weights of groups in a mean over their members: 1 for one group, 1/n for n alike."""
+    counts = Counter(groups)
+    return sum(count**2 for count in counts.values()) / counts.total() ** 2
 
 
 def _watts(samples: Samples) -> tuple[float, ...]:

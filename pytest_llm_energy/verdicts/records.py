@@ -103,6 +103,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag
         figures: ids of the published figures the claim is about.
         looks: how often it may be judged, with more runs each time; the chance of an error is shared among them.
         levels: whether the levels are judged too; of several checks of one measurement, the first judges them.
+        rounds: how many rounds of runs it was judged by, as a later check of them may have had more; None for all.
     """
 
     key: CaseKey
@@ -115,6 +116,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag
     figures: tuple[str, ...] = ()
     looks: int = 1
     levels: bool = True
+    rounds: int | None = None
 
 
 class Troubled(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="troubled"):

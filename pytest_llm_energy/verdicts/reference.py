@@ -1,7 +1,6 @@
 """What a level is compared with: blessed sessions of the same work on the same hardware."""
 
 import math
-import statistics as stats
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from pytest_llm_energy.serving.scenario import Identity, differences
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.baselines import Baseline, Session, samples_of, since_moved
 from pytest_llm_energy.verdicts.causes import Cause
-from pytest_llm_energy.verdicts.measured import Arm, CaseKey
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, metering_sd
 from pytest_llm_energy.verdicts.noise import Noise
 from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS, Quantity
 from pytest_llm_energy.verdicts.rows import Change, Drift, LevelReason
@@ -155,7 +154,7 @@ def _against(
         alpha: chance, per bound, that it excludes the truth.
     """
     # Metered by the same method (reference_of sees to that), the same arm is known equally well on both sides.
-    metering = 0.0 if of is SECONDS else relative_uncertainty(arm)
+    metering = 0.0 if of is SECONDS else metering_sd(arm.runs)
     reference = of.then(sessions, key.case, arm.name, relative_uncertainty=metering, scatter_of=scatter_of)
     now = of.now(arm, boards=here.boards, relative_uncertainty=metering)
     return statistics.change(now, reference, noise=noise, alpha=alpha), math.exp(reference.log_mean())
@@ -172,11 +171,6 @@ def _boards(sessions: Iterable[Session]) -> frozenset[str]:
 def by_start(arm: Arm) -> dict[str, list[float]]:
     """Joules per token of an arm's runs by engine start."""
     return JOULES.by_start(arm.runs)
-
-
-def relative_uncertainty(arm: Arm) -> float:
-    """Relative standard deviation of the metering of one of its runs."""
-    return stats.fmean(run.reading.uncertainty_joules / run.reading.joules for run in arm.runs)
 
 
 def arm_identity(arm: Arm) -> Identity:

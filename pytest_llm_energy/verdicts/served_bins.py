@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from pytest_llm_energy.serving.scenario import Identity
+from pytest_llm_energy.serving.scenario import SHAPE_FIELDS, Identity
 from pytest_llm_energy.verdicts.measured import Run
 from pytest_llm_energy.verdicts.noise import Noise
 from pytest_llm_energy.verdicts.scatter import within
@@ -12,6 +12,9 @@ from pytest_llm_energy.workloads.estimate import MeasuredBin
 
 Shape = tuple[int, int, int]
 """Input tokens, output tokens, batch size."""
+
+NOT_BINS = ("online", "feed_forward")
+"""Fields of scenarios whose energy is not that of a batch of requests: they are served one by one, or in part."""
 
 
 def bins_of(by_shape: Mapping[Shape, Sequence[Run]], *, noise: Noise) -> tuple[MeasuredBin, ...]:
@@ -29,6 +32,16 @@ def bins_of(by_shape: Mapping[Shape, Sequence[Run]], *, noise: Noise) -> tuple[M
         )
         for shape, each in sorted(logs.items())
     )
+
+
+def serves_batches(identity: Identity) -> bool:
+    """Whether a scenario's energy is that of a batch of requests."""
+    return identity.keys().isdisjoint(NOT_BINS)
+
+
+def but_for_shape(identity: Identity) -> Identity:
+    """How it is served, whatever its lengths and batch size."""
+    return {name: value for name, value in identity.items() if name not in SHAPE_FIELDS}
 
 
 def shape_of(identity: Identity) -> Shape:

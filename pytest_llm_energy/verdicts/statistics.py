@@ -43,15 +43,19 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         starts: runs by engine start.
         relative_uncertainty: standard deviation of the metering of one run, relative.
-        sessions: sessions the starts come from.
+        session_share: part of the variance between sessions that is left in the mean of the starts: the sum of
+            squared weights of their sessions, 1 for one, a half for two alike.
         boards: hashes of the boards they ran on, empty for a processor.
-        by_board: of a reference, the levels in its sessions on each of its sets of boards.
+        board_share: the same of the sets of boards.
+        by_board: of a reference, the levels that tell how sessions and boards scatter: those in sessions on each
+            set of boards.
     """
 
     starts: tuple[tuple[float, ...], ...]
     relative_uncertainty: float
-    sessions: int = 1
+    session_share: float = 1.0
     boards: frozenset[str] = frozenset()
+    board_share: float = 1.0
     by_board: tuple[tuple[float, ...], ...] = ()
 
     @property
@@ -104,10 +108,10 @@ def change(now: Sample, reference: Sample, *, noise: Noise, alpha: float = ALPHA
     """
     session = _between_sessions(reference, noise.session)
     parts = [*_side(now, noise), *_side(reference, noise)]
-    parts.append((session.variance * (1 + 1 / reference.sessions), session.freedom))
+    parts.append((session.variance * (now.session_share + reference.session_share), session.freedom))
     if now.boards != reference.boards:
         board = _between_boards(reference, noise.board)
-        parts.append((board.variance * (1 + 1 / max(1, len(reference.by_board))), board.freedom))
+        parts.append((board.variance * (now.board_share + reference.board_share), board.freedom))
     return _relative(now.log_mean() - reference.log_mean(), parts, alpha)
 
 
@@ -140,7 +144,7 @@ def above(now: Sample, figure: float, *, noise: Noise, alpha: float = ALPHA) -> 
 def ratio(
     blocks: Sequence[Sequence[tuple[float, float]]],
     *,
-    starts_differ: bool,
+    shifted: float,
     noise: Noise,
     window: Component | None = None,
     alpha: float = ALPHA,
@@ -149,7 +153,8 @@ def ratio(
 
     Args:
         blocks: levels of the two arms, a pair per round; pairs of one block share their engine starts.
-        starts_differ: whether the arms ran on engine starts of their own.
+        shifted: how many levels within a pair an engine start of their own shifts each: 2 for two arms, 4 for the
+            ratio of two effects, 0 where all ran on one start.
         noise: how levels scatter, as far as these do not tell.
         window: how one window does as other arms have it, to be weighed in; None to go by the pairs alone.
         alpha: chance, per bound, that it excludes the truth.
@@ -157,8 +162,8 @@ def ratio(
     logs = [[math.log(a / b) for a, b in block] for block in blocks if block]
     means = [statistics.fmean(block) for block in logs]
     parts = [_within(logs, window)]
-    if starts_differ:
-        parts.append(_between_starts(means, noise.start, windows=parts[0]))
+    if shifted:
+        parts.append(_between_starts(means, noise.start, shifted=shifted, windows=parts[0]))
     return _relative(statistics.fmean(means), parts, alpha)
 
 
@@ -177,9 +182,9 @@ def _within(logs: Sequence[Sequence[float]], window: Component | None) -> Spread
     return Spread(seen.variance * sum(1 / len(block) for block in logs) / len(logs) ** 2, seen.freedom)
 
 
-def _between_starts(means: Sequence[float], start: Component, *, windows: Spread) -> Spread:
+def _between_starts(means: Sequence[float], start: Component, *, shifted: float, windows: Spread) -> Spread:
     """Variance of their mean that comes from starts: what is known, or what is seen where that is plainly more."""
-    known = _of_pair(start)
+    known = Spread(shifted * start.spread.variance, start.freedom)
     freedom = len(means) - 1
     if freedom:
         expected = known.variance + windows.variance * len(means)
@@ -209,7 +214,7 @@ def apart(one: Contrast, other: Contrast, *, alpha: float = ALPHA) -> Interval:
     for side in (one, other):
         session = _of_pair(side.noise.session)
         parts += [*_side(side.arm, side.noise), *_side(side.control, side.noise)]
-        parts.append((session.variance / side.arm.sessions, session.freedom))
+        parts.append((session.variance * side.arm.session_share, session.freedom))
     means = [one.by_board(), other.by_board()]
     known = max((side.noise.board for side in (one, other)), key=lambda board: board.sd)
     board = weighed(_of_pair(known), within(means))
@@ -230,18 +235,19 @@ def mean_interval(values: Sequence[float], *, beside: Sequence[Spread] = (), alp
 
 
 def runs_to_tell(interval: Interval, border: float, *, runs: int) -> int | None:
-    """About how many runs would put a border outside an interval that holds it now; None where no number would.
+    """About how many runs would put a border outside a relative change that holds it now; None where none would.
 
     Args:
         interval: from so many runs, at whose present value it would stay.
         border: what is to be told from it.
         runs: behind it.
     """
-    distance = abs(interval.value - border)
-    if distance <= interval.fixed or not math.isfinite(interval.half_width):
+    distance = abs(math.log1p(interval.value) - math.log1p(border))
+    fixed = math.log1p(interval.fixed)
+    if distance <= fixed or not math.isfinite(interval.half_width) or interval.low <= -1:
         return None
-    shrinking = max(0.0, interval.half_width**2 - interval.fixed**2)
-    return max(runs + 1, math.ceil(runs * shrinking / (distance**2 - interval.fixed**2)))
+    half = (math.log1p(interval.high) - math.log1p(interval.low)) / 2
+    return max(runs + 1, math.ceil(runs * max(0.0, half**2 - fixed**2) / (distance**2 - fixed**2)))
 
 
 def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
@@ -253,11 +259,14 @@ def _side(sample: Sample, noise: Noise) -> list[tuple[float, float]]:
     logs = [[math.log(value) for value in start] for start in sample.starts]
     seen = within(logs)
     floor = sample.relative_uncertainty**2
-    pooled = seen.variance if seen.freedom else math.inf
-    window = Spread(floor, KNOWN) if pooled <= floor else Spread(pooled, seen.freedom)
     share = sum(1 / len(start) for start in logs) / len(logs) ** 2  # of a mean of the starts' means
+    window = Spread(seen.variance * share, seen.freedom)
+    if not seen.freedom:  # one window a start: what is within cannot be told from what is between
+        window = Spread(_variance_of_mean([start[0] for start in logs]), len(logs) - 1)
+    if window.variance <= floor * share:
+        window = Spread(floor * share, KNOWN)
     start = noise.start.spread
-    return [(window.variance * share, window.freedom), (start.variance / len(logs), start.freedom)]
+    return [window, (start.variance / len(logs), start.freedom)]
 
 
 def _variance_of_mean(values: Sequence[float]) -> float:
@@ -283,12 +292,16 @@ def _around(value: float, parts: Sequence[tuple[float, float]], alpha: float) ->
     variance = sum(part for part, _ in parts)
     if not math.isfinite(variance):
         return Interval(value, -math.inf, math.inf)
+    half = _half_width(parts, alpha)
+    return Interval(value, value - half, value + half, _half_width(parts[1:], alpha))
+
+
+def _half_width(parts: Sequence[tuple[float, float]], alpha: float) -> float:
+    variance = sum(part for part, _ in parts)
     shrunk = sum(part**2 / freedom for part, freedom in parts if freedom)
     freedom = variance**2 / shrunk if shrunk > 0 else KNOWN
     few = [part for part in parts if 0 < part[1] < 2]
-    half = max(_t_quantile(1 - alpha, f) * math.sqrt(v) for v, f in [(variance, freedom), *few])
-    fixed = _t_quantile(1 - alpha, KNOWN) * math.sqrt(sum(part for part, _ in parts[1:]))
-    return Interval(value, value - half, value + half, fixed)
+    return max(_t_quantile(1 - alpha, f) * math.sqrt(v) for v, f in [(variance, freedom), *few])
 
 
 def _t_quantile(probability: float, freedom: float) -> float:

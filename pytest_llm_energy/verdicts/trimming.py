@@ -10,6 +10,7 @@ from pytest_llm_energy.errors import BaselineError
 from pytest_llm_energy.verdicts.amending import near, need_reason
 from pytest_llm_energy.verdicts.baselines import Baseline, Samples, Session, Trimmed, write_baseline
 from pytest_llm_energy.verdicts.measured import CaseKey
+from pytest_llm_energy.verdicts.naming import names_of, spelt
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +29,12 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         within = self.arm or self.claim
         return f"{self.key}: {within}" if within else str(self.key)
+
+    @property
+    def names(self) -> list[str]:
+        """Every name that means it, spelt alike."""
+        within = self.arm or self.claim
+        return [f"{name}: {spelt(within)}" if within else name for name in names_of(self.key)]
 
 
 def unused(
@@ -59,12 +66,15 @@ def named(baselines: Iterable[Baseline], name: str) -> Part:
     """The part of that name, as reports write it: ``FINDING CASE on GPU``, with ``: ARM`` or ``: CLAIM`` after it.
 
     Raises:
-        BaselineError: there is none.
+        BaselineError: there is none, or there are several.
     """
-    parts = {str(part): part for part in _parts(baselines)}
-    if name not in parts:
-        raise BaselineError(f"no baseline holds {name!r}{near(name, parts)}")
-    return parts[name]
+    parts = list(_parts(baselines))
+    found = [part for part in parts if spelt(name) in part.names]
+    if not found:
+        raise BaselineError(f"no baseline holds {name!r}{near(name, map(str, parts))}")
+    if len(found) > 1:
+        raise BaselineError(f"several baselines hold {name!r}: {', '.join(map(str, found))}")
+    return found[0]
 
 
 def trim(

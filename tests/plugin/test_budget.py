@@ -69,6 +69,16 @@ def test_a_loose_budget_from_elsewhere_is_shouted_once(project: Project, where: 
     assert result.stdout.str().count("LOOSENED") == (3 if where == "test" else 1)
 
 
+@pytest.mark.parametrize(
+    "case", ["batching falls[8] on h200", "batching falls[8]", "batching 8", "batching 8 on h200"]
+)
+def test_a_case_is_named_as_messages_or_tables_write_it(
+    project: Project, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    assert budget(project, case, "8%") == 0
+    assert "batching falls[8] on h200: may take +8 % (was +3 %)" in capsys.readouterr().out
+
+
 def test_a_case_that_no_baseline_has_is_refused_with_those_near_it(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pytest_llm_energy import Scenario, cli
+from pytest_llm_energy.verdicts.records import Troubled
 from tests.journals import SimulatedSession
 
 PLAIN = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)
@@ -46,3 +47,20 @@ def test_journals_of_two_gpu_models_or_none_are_refused(tmp_path: Path, capsys: 
     assert "joules of different GPU models are not compared" in capsys.readouterr().err
     assert cli.main(["compare", old, str(tmp_path / "missing.jsonl")]) == 2
     assert "no journal at" in capsys.readouterr().err
+
+
+def test_cases_that_failed_are_errors_and_those_that_are_missing_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    levels = {"batched": (PLAIN.replace(batch_size=8), 0.4), "alone": (PLAIN, 2.0)}
+    sides = [SimulatedSession(tmp_path / f"{name}.jsonl", when=f"2026-01-0{name}T00:00:00+00:00") for name in "12"]
+    for case in ("falls[8]", "falls[16]", "falls[32]"):
+        sides[0].case("batching", case, levels)
+    sides[1].case("batching", "falls[8]", levels).case("batching", "falls[16]", levels)
+    sides[1].other("batching", "falls[16]", lambda key: Troubled(key=key, says="the engine died"))
+    old, new = (str(side.path) for side in sides)
+    assert cli.main(["compare", old, new]) == 1
+    printed = capsys.readouterr().out
+    assert "ERROR batching falls[16] on h200: when it was measured: the engine died" in printed
+    assert f"in {old} alone" in printed
+    assert "energy: judged 1 of 3 (2 ok, 1 errored, 1 skipped)" in printed

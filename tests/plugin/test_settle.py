@@ -100,6 +100,19 @@ def test_an_open_verdict_is_settled_by_more_windows_and_judged_the_same_from_the
     assert measured(replayed) == measured(settled)
 
 
+def test_a_later_check_that_settles_leaves_an_earlier_verdict_as_it_is(host: pytest.Pytester) -> None:
+    twice = SUITE.format(scatter="1.02, 0.98").replace(
+        "energy_meter.check(result, saves)", "energy_meter.check(result)\n    energy_meter.check(result, saves)"
+    )
+    host.makepyfile(test_spending=twice)
+    live = host.runpytest_subprocess(*OPTIONS, "--energy-settle=60", "--energy-journal=run.jsonl")
+    journal = read_journal(host.path / "run.jsonl")
+    assert [check.rounds for check in journal.checks] == [3, 6]
+    assert [len(journal.measured(check).arms[0].runs) for check in journal.checks] == [3, 6]
+    replayed = host.runpytest_subprocess("--energy-replay=run.jsonl")
+    assert measured(replayed) == measured(live)
+
+
 def test_a_settled_verdict_takes_no_more_time_though_its_interval_is_wider(host: pytest.Pytester) -> None:
     host.makepyfile(test_spending=SUITE.format(scatter="1.001, 0.999"))
     result = host.runpytest_subprocess(*OPTIONS, "--energy-settle=60", "--energy-journal=run.jsonl")

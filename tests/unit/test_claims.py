@@ -205,6 +205,45 @@ def test_a_claim_about_a_workload_needs_both_ways_of_serving_it() -> None:
         ON_ENGINES.statements(Measured(key=KEY, series=0, arms=(arm("a", [1.0], PLAIN.replace(engine="vllm")),)))
 
 
+def test_a_way_of_serving_is_one_way_and_serves_batches() -> None:
+    both = served({"vllm": 0.6, "transformers": 1.0}, GRID)
+    of_half = [
+        msgspec.structs.replace(
+            each, name=f"{each.name} half", identity={**(each.identity or {}), "dtype": "float16"}
+        )
+        for each in both.arms
+    ]
+    with pytest.raises(MeasurementError, match="of vllm differ in more than lengths and batch size"):
+        ON_ENGINES.statements(msgspec.structs.replace(both, arms=(*both.arms, *of_half)))
+    online = [msgspec.structs.replace(a, identity={**(a.identity or {}), "online": {}}) for a in both.arms]
+    with pytest.raises(MeasurementError, match="a workload is of batches of requests, not of online or"):
+        ON_ENGINES.statements(msgspec.structs.replace(both, arms=tuple(online)))
+
+
+def on_starts_of_their_own(measured: Measured) -> Measured:
+    """The same, each arm on an engine start of its own."""
+    arms = [
+        msgspec.structs.replace(
+            each, runs=tuple(msgspec.structs.replace(run, start=each.name) for run in each.runs)
+        )
+        for each in measured.arms
+    ]
+    return msgspec.structs.replace(measured, arms=tuple(arms))
+
+
+def test_engine_starts_of_their_own_are_in_the_doubt_of_growth_and_of_effects_that_rise() -> None:
+    linear = grown("input_tokens", {n: [float(n)] * 3 for n in (128, 256)})
+    (shared,) = slope("input_tokens").statements(linear)
+    (own,) = slope("input_tokens").statements(on_starts_of_their_own(linear))
+    assert shared.interval.half_width == pytest.approx(0.0, abs=1e-9)
+    # Each of two levels is shifted, and their logs are log(2) apart.
+    assert own.interval.half_width > 2.33 * math.sqrt(2) * ASSUMED.start.sd / math.log(2)
+    both = two_models(small=1.2, large=2.0)
+    alike, apart = (OVERHEAD.statements(m)[0].interval for m in (both, on_starts_of_their_own(both)))
+    assert apart.half_width > alike.half_width
+    assert math.log1p(apart.fixed) == pytest.approx(2.33 * 2 * ASSUMED.start.sd, rel=0.2)
+
+
 def outcomes(claim: Claim, levels: dict[str, list[float]]) -> dict[str, str]:
     return {statement.says: statement.outcome for statement in claim.statements(compared(levels))}
 
@@ -225,6 +264,14 @@ def test_every_arm_lies_above_a_figure_and_one_is_nearest_to_it() -> None:
     (first, *_) = above(64.0, what="the ideal").statements(compared(levels))
     assert first.kind == "effect"
     assert first.interval.value == pytest.approx(0.5, abs=1e-3)
+
+
+def test_what_is_nearest_to_a_figure_of_requests_is_told_by_requests() -> None:
+    longer = PLAIN.replace(output_tokens=4 * PLAIN.output_tokens)
+    arms = (arm("longer", [0.5 * x for x in STEADY], longer), arm("vllm", STEADY))
+    told = above(10.0, what="the ideal", nearest="vllm").statements(Measured(key=KEY, series=0, arms=arms))
+    assert (told[-1].says, told[-1].outcome) == ("longer is farther from the ideal than vllm", "holds")
+    assert told[-1].interval.value == pytest.approx(1.0)
 
 
 def test_what_lies_within_the_noise_or_the_meters_uncertainty_of_a_figure_is_open() -> None:

@@ -80,8 +80,8 @@ def test_a_shifted_interval_is_the_interval_of_dearer_runs() -> None:
     now = (1.002, 1.004, 0.997)
     pairs = list(zip(now, then, strict=True))
     dearer = [(joules * 1.05, other) for joules, other in pairs]
-    plain = statistics.ratio([pairs], starts_differ=True, noise=ASSUMED, window=ASSUMED.window)
-    anew = statistics.ratio([dearer], starts_differ=True, noise=ASSUMED, window=ASSUMED.window)
+    plain = statistics.ratio([pairs], shifted=2, noise=ASSUMED, window=ASSUMED.window)
+    anew = statistics.ratio([dearer], shifted=2, noise=ASSUMED, window=ASSUMED.window)
     moved = shifted(plain, 0.05)
     assert (moved.low, moved.value, moved.high) == pytest.approx((anew.low, anew.value, anew.high))
 

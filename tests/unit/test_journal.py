@@ -11,7 +11,7 @@ from pytest_llm_energy.verdicts.baselines import read_baseline
 from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
-from pytest_llm_energy.verdicts.records import SCHEMA, Checked
+from pytest_llm_energy.verdicts.records import SCHEMA, Checked, Troubled
 from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow, Row
 from pytest_llm_energy.verdicts.segments import join_segments, segments_folder
 from tests.journals import SimulatedSession
@@ -197,6 +197,21 @@ def test_a_case_is_judged_and_blessed_by_the_boards_it_was_measured_on(tmp_path:
     assert len(widths) == 1, "the same samples on the boards of the baseline are known equally well"
     with pytest.raises(BaselineError, match="is blessed already"):
         bless(journal, tmp_path / "baselines", reason="again")
+
+
+def test_a_case_that_failed_after_a_check_is_not_blessed(tmp_path: Path) -> None:
+    session = recorded(tmp_path / "one.jsonl")
+    session.other("batching", "falls[8]", lambda key: Troubled(key=key, says="the engine died"))
+    with pytest.raises(BaselineError, match="holds no checked case that ran to its end"):
+        bless(read_journal(session.path), tmp_path, reason="first")
+
+
+def test_a_check_is_judged_by_the_rounds_that_it_was_judged_by(tmp_path: Path) -> None:
+    journal = read_journal(recorded(tmp_path / "one.jsonl").path)
+    (check,) = journal.checks
+    assert [len(arm.runs) for arm in journal.measured(msgspec.structs.replace(check, rounds=2)).arms] == [2, 2]
+    assert [len(arm.runs) for arm in journal.measured(check).arms] == [3, 3]
+    assert journal.measurements == [check]
 
 
 def test_blessing_needs_a_reason_something_to_bless_and_the_same_work(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from pytest_llm_energy.errors import BaselineError, MeasurementError
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.verdicts.baselines import Baseline, BaselineCase, Published, Samples, Session, read_published
 from pytest_llm_energy.verdicts.claims import Claim
-from pytest_llm_energy.verdicts.judge import Conditions, judge
+from pytest_llm_energy.verdicts.judge import Conditions, decide, judge, runs_needed
 from pytest_llm_energy.verdicts.measured import Arm, Measured
 from pytest_llm_energy.verdicts.records import Checked
 from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow
+from pytest_llm_energy.verdicts.statistics import Interval
 from tests.unit.measurements import KEY, PLAIN, arm, compared
 
 HERE = Fingerprint(identity={"gpu": "NVIDIA H200", "power_limit_watts": 700.0}, state={}, boards=("board",))
@@ -265,3 +266,13 @@ def test_a_leaner_control_changes_the_effect_and_regresses_no_level() -> None:
 def test_an_arm_without_a_valid_run_is_an_error() -> None:
     with pytest.raises(MeasurementError, match="arm 'arm' has no valid run"):
         level_of(arm("arm", []), baseline())
+
+
+@pytest.mark.parametrize("value", [-0.02, -0.01, 0.0, 0.01, 0.05])
+def test_the_runs_that_are_said_to_tell_are_those_that_take_the_budget_out_of_the_interval(value: float) -> None:
+    level = Interval(value, value - 0.06, value + 0.06)
+    assert decide(level, 0.03)[0] == "inconclusive"
+    needed = runs_needed(level, 0.03, runs=3)
+    assert needed is not None
+    half = 0.06 * (3 / needed) ** 0.5
+    assert decide(Interval(value, value - half, value + half), 0.03)[0] != "inconclusive"

@@ -331,7 +331,7 @@ def test_intervals_are_wider_on_a_noisier_gpu_model() -> None:
     assert width(quiet, other_board=True) < width(ASSUMED, other_board=True) < width(noisy, other_board=True)
     windows = [noise(drawn(random.Random(1), arms=40, window=sd)) for sd in (0.001, 0.02)]
     pairs = [[(1.0, 1.001), (1.002, 1.0), (1.0, 1.0)]]
-    ratios = [statistics.ratio(pairs, starts_differ=True, noise=each, window=each.window) for each in windows]
+    ratios = [statistics.ratio(pairs, shifted=2, noise=each, window=each.window) for each in windows]
     assert ratios[0].half_width < ratios[1].half_width
 
 

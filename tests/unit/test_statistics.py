@@ -1,6 +1,7 @@
 import math
 import random
 
+import msgspec
 import pytest
 
 from pytest_llm_energy.verdicts import statistics
@@ -9,17 +10,18 @@ from pytest_llm_energy.verdicts.statistics import ALPHA, Sample
 
 
 def sample(*starts: tuple[float, ...], boards: str = "one", sessions: int = 1) -> Sample:
-    return Sample(starts=starts, relative_uncertainty=0.001, boards=frozenset(boards.split()), sessions=sessions)
+    of = frozenset(boards.split())
+    return Sample(starts=starts, relative_uncertainty=0.001, boards=of, session_share=1 / sessions)
 
 
 def test_a_ratio_of_pairs_is_exact_without_noise() -> None:
-    interval = statistics.ratio([[(1.2, 1.0)] * 3], starts_differ=False, noise=ASSUMED)
+    interval = statistics.ratio([[(1.2, 1.0)] * 3], shifted=0, noise=ASSUMED)
     assert interval.value == pytest.approx(0.2)
     assert interval.half_width == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_single_pair_bounds_nothing() -> None:
-    interval = statistics.ratio([[(1.2, 1.0)]], starts_differ=True, noise=ASSUMED)
+    interval = statistics.ratio([[(1.2, 1.0)]], shifted=2, noise=ASSUMED)
     assert interval.low == -1.0
     assert interval.high == math.inf
 
@@ -40,7 +42,7 @@ def test_bounds_of_a_ratio_are_wrong_as_often_as_they_say(pairs: int) -> None:
     for _ in range(trials):
         interval = statistics.ratio(
             [[(1.1 * math.exp(generator.gauss(0, 0.02)), 1.0) for _ in range(pairs)]],
-            starts_differ=False,
+            shifted=0,
             noise=ASSUMED,
         )
         low_wrong += interval.low > 0.1
@@ -63,18 +65,16 @@ def test_what_other_arms_show_narrows_a_ratio_and_keeps_its_bounds_honest(pairs:
         block = [
             (math.exp(generator.gauss(0, window_sd)), math.exp(generator.gauss(0, window_sd))) for _ in range(pairs)
         ]
-        interval = statistics.ratio([block], starts_differ=False, noise=ASSUMED, window=ASSUMED.window)
+        interval = statistics.ratio([block], shifted=0, noise=ASSUMED, window=ASSUMED.window)
         wrong += not interval.low <= 0 <= interval.high
         weighed += math.log1p(interval.half_width)
-        alone += math.log1p(statistics.ratio([block], starts_differ=False, noise=ASSUMED).half_width)
+        alone += math.log1p(statistics.ratio([block], shifted=0, noise=ASSUMED).half_width)
     assert wrong / trials == pytest.approx(2 * ALPHA, abs=4 * math.sqrt(2 * ALPHA / trials))
     assert weighed < alone
 
 
 def test_a_single_pair_bounds_nothing_whatever_other_arms_show() -> None:
-    assert (
-        statistics.ratio([[(1.2, 1.0)]], starts_differ=True, noise=ASSUMED, window=ASSUMED.window).high == math.inf
-    )
+    assert statistics.ratio([[(1.2, 1.0)]], shifted=2, noise=ASSUMED, window=ASSUMED.window).high == math.inf
 
 
 @pytest.mark.parametrize("start_sd", [0.0, ASSUMED.start.sd, 10 * ASSUMED.start.sd])
@@ -88,7 +88,7 @@ def test_bounds_over_starts_hold_for_starts_as_they_are_known_and_widen_where_th
         for _ in range(3):
             level = generator.gauss(0, start_sd) + generator.gauss(0, start_sd)
             blocks.append([(math.exp(level + generator.gauss(0, 0.004)), 1.0) for _ in range(4)])
-        interval = statistics.ratio(blocks, starts_differ=True, noise=ASSUMED)
+        interval = statistics.ratio(blocks, shifted=2, noise=ASSUMED)
         wrong += interval.low > 0
         widths.append(interval.half_width)
     if start_sd <= ASSUMED.start.sd:
@@ -128,8 +128,9 @@ def test_boards_of_a_baseline_tell_how_much_boards_differ() -> None:
         reference = Sample(
             starts=tuple(starts),
             relative_uncertainty=0.001,
-            sessions=6,
+            session_share=1 / 6,
             boards=frozenset(f"board {number}" for number in range(len(levels))),
+            board_share=1 / len(levels),
             by_board=tuple((level,) for level in levels),
         )
         return statistics.change(now, reference, noise=ASSUMED).half_width
@@ -147,6 +148,38 @@ def test_starts_of_unequal_length_weigh_alike() -> None:
     assert unequal.half_width > equal.half_width
 
 
+def test_one_window_a_start_is_judged_by_how_starts_scatter() -> None:
+    starts = ((1.0,), (1.004,), (0.996,))
+    doubled = statistics.change(
+        sample(*(tuple(2 * x for x in start) for start in starts)), sample(*starts), noise=ASSUMED
+    )
+    assert 0.9 < doubled.low < 1.0 < doubled.high < 1.1
+    assert statistics.change(sample((1.0,)), sample(*starts), noise=ASSUMED).high == math.inf
+
+
+def test_boards_that_tell_scatter_and_are_not_in_the_mean_do_not_narrow_it() -> None:
+    now = sample((1.0, 1.001, 0.999), boards="here")
+    boards = tuple((level,) for level in (1.0, 1.01, 0.99, 1.0, 1.01, 0.99))
+    first = Sample(
+        starts=((1.0, 1.001, 0.999),), relative_uncertainty=0.001, boards=frozenset({"first"}), by_board=boards
+    )
+    alike = msgspec.structs.replace(first, board_share=1 / 6)
+    assert (
+        statistics.change(now, first, noise=ASSUMED).half_width
+        > statistics.change(now, alike, noise=ASSUMED).half_width
+    )
+
+
+def test_what_more_runs_cannot_narrow_is_told_as_wide_as_it_is() -> None:
+    def now(runs: int) -> Sample:
+        return sample(tuple(1.2 * (1 + 0.001 * (number % 2)) for number in range(runs)), boards="here")
+
+    reference = sample((1.0, 1.001, 0.999), boards="there")
+    few, many = (statistics.change(now(runs), reference, noise=ASSUMED) for runs in (3, 3000))
+    assert math.log1p(few.fixed) == pytest.approx(math.log1p(many.high) - math.log1p(many.value), rel=0.05)
+    assert statistics.runs_to_tell(few, 0.15, runs=3) is None
+
+
 def test_growth_exponents_are_those_of_power_laws() -> None:
     xs = [1.0, 2.0, 4.0, 8.0]
     assert statistics.exponent(xs, [3 * x for x in xs]) == pytest.approx(1)
@@ -159,9 +192,7 @@ def test_one_of_several_looks_has_its_share_of_the_chance_of_an_error() -> None:
     for _ in range(2000):
         logs = [rnd.gauss(0, 0.01) for _ in range(12)]
         looks = [
-            statistics.ratio(
-                [[(math.exp(x), 1.0) for x in logs[:n]]], starts_differ=False, noise=ASSUMED, alpha=0.05 / 3
-            )
+            statistics.ratio([[(math.exp(x), 1.0) for x in logs[:n]]], shifted=0, noise=ASSUMED, alpha=0.05 / 3)
             for n in (3, 6, 12)
         ]
         outside += any(look.low > 0 for look in looks)
