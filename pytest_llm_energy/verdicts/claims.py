@@ -172,7 +172,8 @@ class FlatBelow(msgspec.Struct, frozen=True, tag_field="claim", tag="flat-below"
     Attributes:
         over: the field, such as ``input_tokens``.
         limit: the claim is about scenarios up to this value.
-        tolerance: largest growth exponent that counts as flat (proportional growth has 1).
+        tolerance: largest growth exponent that counts as flat (proportional growth has 1). With a quarter eight
+            times the tokens take two thirds more at most: a floor rises too, by each token's arithmetic.
     """
 
     over: str
