@@ -71,7 +71,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         context_tokens: longest request.
-        batch_size: most requests at once.
+        batch_size: most requests at once; a beam is one of its own.
         cache_tokens: tokens whose keys and values are held at once.
         usual_cache_tokens: how many are held where fewer are needed.
     """
@@ -224,7 +224,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         own = Limits(
             context_tokens=min(context, most),
             # Online the engine's limit is what makes the batch; offline the requests that are handed over are.
-            batch_size=self.batch_size if self.online else max(LEAST_BATCH_SIZE, _power_of_two(self.batch_size)),
+            batch_size=self.batch_size
+            if self.online
+            else max(LEAST_BATCH_SIZE, _power_of_two(self.batch_size * self._width)),
             cache_tokens=max(USUAL_CACHE_TOKENS, self._needed_cache_tokens),
         )
         return own | self.at_least if self.at_least else own
@@ -233,10 +235,14 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     def _needed_cache_tokens(self) -> int:
         """Tokens whose keys and values are held at once, rounded up."""
         lookahead = self.speculation.lookahead if self.speculation else 0
-        width = self.decoding.width if isinstance(self.decoding, Beam) else 1
         request = self.input_tokens + self.output_tokens + lookahead + CACHE_BLOCK_TOKENS
-        needed = self.batch_size * width * request
+        needed = self.batch_size * self._width * request
         return -(-needed // CACHE_STEP_TOKENS) * CACHE_STEP_TOKENS
+
+    @property
+    def _width(self) -> int:
+        """Continuations of a request that are kept at once."""
+        return self.decoding.width if isinstance(self.decoding, Beam) else 1
 
     @property
     def engine_key(self) -> str:

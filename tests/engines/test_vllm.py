@@ -1,21 +1,27 @@
 """The vLLM engine on this host's CPU, in an interpreter of its own."""
 
+import json
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
-from pytest_llm_energy import Beam, FeedForward, Online, Sample, Scenario, Speculation
+from pytest_llm_energy import MODELS, Beam, FeedForward, Model, Online, Sample, Scenario, Speculation
 from pytest_llm_energy.errors import EngineError
 from pytest_llm_energy.serving.pool import EnginePool
 from pytest_llm_energy.serving.stack import Stack
 from pytest_llm_energy.verdicts.journal import read_journal
 
 PYTHON = Path(__file__).parents[2] / ".venv-vllm" / "bin" / "python"
+
+WRITER = Path(__file__).parents[2] / "pytest_llm_energy" / "serving" / "engines" / "normal_weights.py"
 
 VLLM = Stack(pythons={"vllm": (os.fspath(PYTHON),)})
 
@@ -64,6 +70,33 @@ def test_static_batches_are_served_and_counted_and_nothing_outlives_the_engine(p
     assert not engine.alive
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
+
+
+@pytest.fixture
+def with_tokenizer(tmp_path: Path) -> Model:
+    """A tiny model in a folder, as one of the hub's is: with weights and a tokenizer."""
+    tiny = MODELS["tiny-llama"]
+    wanted = {"model": msgspec.to_builtins(tiny), "dtype": "bfloat16", "seed": 0}
+    subprocess.run([sys.executable, "-c", WRITER.read_text(), json.dumps(wanted)], cwd=tmp_path, check=True)
+    words = {"<unk>": 0, "</s>": 1} | {f"w{n}": n for n in range(2, tiny.config["vocab_size"])}
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "Whitespace"},
+        "model": {"type": "WordLevel", "vocab": words, "unk_token": "<unk>"},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>", "eos_token": "</s>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    return Model(name="tiny-hub", model_type=tiny.model_type, config=tiny.config, hub_id=os.fspath(tmp_path))
+
+
+@needs_vllm
+def test_of_a_beam_search_the_tokens_behind_the_prompt_are_counted(pool: EnginePool, with_tokenizer: Model) -> None:
+    scenario = TINY.replace(model=with_tokenizer, weights="hub", decoding=Beam(4), batch_size=3)
+    served = pool.engine(scenario, (), ignore, stack=VLLM).run(scenario, 2, ignore)
+    assert (served.requests, served.input_tokens, served.output_tokens) == (6, 6 * 8, 6 * 6)
+    pool.retain(())
 
 
 @needs_vllm
@@ -186,6 +219,9 @@ def test_arguments_that_are_the_scenarios_are_refused_and_too_few_requests_at_on
     scenario = TINY.replace(batch_size=3)
     with pytest.raises(EngineError, match="a batch of 3 requests does not fit: max_num_seqs is 2"):
         pool.engine(scenario, (), ignore, stack=few).run(scenario, 1, ignore)
+    beams = TINY.replace(decoding=Beam(3))
+    with pytest.raises(EngineError, match="a batch of 1 requests of 3 beams does not fit: max_num_seqs is 2"):
+        pool.engine(beams, (), ignore, stack=few).run(beams, 1, ignore)
     pool.retain(())
 
 

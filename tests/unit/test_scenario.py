@@ -155,6 +155,13 @@ def test_a_vllm_start_serves_all_batches_and_lengths_up_to_its_limits() -> None:
     assert served.replace(batch_size=256, input_tokens=900).limits.cache_tokens == 15 * 2**14
 
 
+def test_a_vllm_start_has_room_for_every_beam_of_a_batch() -> None:
+    served = PLAIN.replace(engine="vllm", batch_size=128)
+    wide = served.replace(decoding=Beam(4))
+    assert (served.limits.batch_size, wide.limits.batch_size) == (256, 512)
+    assert wide.replace(batch_size=64).engine_key == served.engine_key != wide.engine_key
+
+
 def test_scenarios_of_one_case_share_a_start_that_all_of_them_fit() -> None:
     served = PLAIN.replace(engine="vllm")
     grid = [served.replace(batch_size=n, input_tokens=i) for n, i in ((1024, 8), (256, 900), (1, 8))]

@@ -163,7 +163,14 @@ class Engine:
             beams = vllm.sampling_params.BeamSearchParams(
                 beam_width=decoding["width"], max_tokens=output_tokens, ignore_eos=True
             )
-            return lambda: [each.sequences[0].tokens for each in self._llm.beam_search(self._prompts, beams)]
+
+            def search() -> list[list[int]]:
+                found = self._llm.beam_search(self._prompts, beams)
+                # A sequence begins with its prompt's tokens (0.20.2 to 0.32.0, generate/beam_search/utils.py).
+                inputs = [len(prompt["prompt_token_ids"]) for prompt in self._prompts]
+                return [each.sequences[0].tokens[n:] for each, n in zip(found, inputs, strict=True)]
+
+            return search
         sampling = self._sampling(decoding, output_tokens)
 
         def serve() -> list[list[int]]:
@@ -183,12 +190,14 @@ class Engine:
 
     def _require_room(self, work: dict[str, Any]) -> None:
         """A batch that does not fit would be served in parts, which is other work."""
-        if work["batch_size"] > self._most_requests:
+        width = work["decoding"].get("width", 1)  # each beam is a request of vLLM's
+        if width * work["batch_size"] > self._most_requests:
+            beams = f" of {width} beams" if width > 1 else ""
             raise RefusedError(
-                f"a batch of {work['batch_size']} requests does not fit: max_num_seqs is {self._most_requests}"
+                f"a batch of {work['batch_size']} requests{beams} does not fit: max_num_seqs is "
+                f"{self._most_requests}"
             )
         lookahead = self._speculation["lookahead"] if self._speculation else 0
-        width = work["decoding"].get("width", 1)
         each = width * _whole_blocks(work["input_tokens"] + work["output_tokens"] + lookahead)
         if self._cache_tokens and each * work["batch_size"] > self._cache_tokens:
             raise RefusedError(
