@@ -24,7 +24,7 @@ from pytest_llm_energy.reporting.live import Live
 from pytest_llm_energy.reporting.selection import Selection
 from pytest_llm_energy.serving.pool import Engine, EnginePool
 from pytest_llm_energy.serving.running_server import RunningServer, why_not
-from pytest_llm_energy.serving.scenario import Scenario
+from pytest_llm_energy.serving.scenario import SERVER, Scenario
 from pytest_llm_energy.serving.stack import Side
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.measured import CaseKey
@@ -317,8 +317,8 @@ class EnergySession:
         """Why these scenarios of a case cannot be served here: by the server that is named, or without one."""
         if self.servers:
             return why_not(scenarios, devices=devices)
-        if any(scenario.engine == "openai" for scenario in scenarios):
-            return "engine 'openai' is a server that runs already: name it with --energy-endpoint URL"
+        if any(scenario.engine == SERVER for scenario in scenarios):
+            return f"engine {SERVER!r} is a server that runs already: name it with --energy-endpoint URL"
         return None
 
     def _opened(self, meter: Meter, devices: Sequence[Device]) -> Opened:

@@ -11,8 +11,11 @@ import msgspec
 import pytest
 
 from pytest_llm_energy.errors import UsageError
-from pytest_llm_energy.serving.scenario import ENGINES
+from pytest_llm_energy.serving.scenario import ENGINES, SERVER
 from pytest_llm_energy.serving.stack import Stack
+
+STARTED = tuple(engine for engine in ENGINES if engine != SERVER)
+"""Engines that are started here, so that a Python and arguments can be named for them."""
 
 
 def add_stack_options(add: Callable[..., None]) -> None:
@@ -74,7 +77,8 @@ def _engine_python(text: str) -> tuple[str, tuple[str, ...]]:
     engine, _, command = text.partition("=")
     words = tuple(shlex.split(command))
     if engine not in ENGINES or not words:
-        raise argparse.ArgumentTypeError(f"{text!r} is not ENGINE=COMMAND with an engine of {', '.join(ENGINES)}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not ENGINE=COMMAND with an engine of {', '.join(STARTED)}")
+    _require_started(text, engine)
     return engine, words
 
 
@@ -83,12 +87,21 @@ def _engine_argument(text: str) -> tuple[str, str, Any]:
     engine, _, name = path.partition(".")
     if engine not in ENGINES or not name.isidentifier() or not value:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not ENGINE.NAME=VALUE with an engine of {', '.join(ENGINES)}"
+            f"{text!r} is not ENGINE.NAME=VALUE with an engine of {', '.join(STARTED)}"
         )
+    _require_started(text, engine)
     try:
         return engine, name, msgspec.json.decode(value)
     except msgspec.DecodeError:
         return engine, name, value
+
+
+def _require_started(text: str, engine: str) -> None:
+    if engine not in STARTED:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: engine {engine} is a server that runs already, not started here: name it with "
+            "--energy-endpoint URL"
+        )
 
 
 def _against(text: str) -> tuple[str | None, tuple[str, ...]]:

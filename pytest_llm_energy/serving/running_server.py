@@ -12,7 +12,7 @@ import msgspec
 from pytest_llm_energy.errors import EngineError
 from pytest_llm_energy.serving.endpoint import Endpoint, EndpointError
 from pytest_llm_energy.serving.models import Model
-from pytest_llm_energy.serving.scenario import Scenario
+from pytest_llm_energy.serving.scenario import SERVER, Scenario
 from pytest_llm_energy.serving.ways import Beam
 
 OFF = ("torch_compile", "enforce_eager", "speculation", "feed_forward")
@@ -87,7 +87,7 @@ class RunningServer:
             ScenarioError: the server's model has too short a context.
         """
         return Scenario(
-            engine="openai",
+            engine=SERVER,
             model=self._model_for(scenario).model,
             input_tokens=scenario.input_tokens,
             output_tokens=scenario.output_tokens,

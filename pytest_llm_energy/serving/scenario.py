@@ -15,6 +15,9 @@ Identity = dict[str, Any]
 ENGINES = ("transformers", "vllm", "openai")
 """Engines that ``serving/engines`` drives; ``openai`` is a server that runs already, over its API."""
 
+SERVER = "openai"
+"""The engine that nobody starts here: it has no Python and no arguments of ours."""
+
 Weights = Literal["dummy", "normal", "hub", "packaged"]
 
 WEIGHTS: tuple[str, ...] = get_args(Weights)
@@ -164,7 +167,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             require(self.speculation is None, "engine 'transformers' serves without speculation: use engine='vllm'")
             require(self.online is None, "engine 'transformers' serves static batches only: use engine='vllm'")
             return
-        if self.engine == "openai":
+        if self.engine == SERVER:
             stated = [name for name in SERVER_FIELDS if getattr(self, name) != _DEFAULTS[name]]
             require(not stated, f"engine 'openai' is a server that runs already: {stated} is its own")
             require(not isinstance(self.decoding, Beam), "engine 'openai': the API has no beam search")
@@ -207,12 +210,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     def identity(self) -> Identity:
         """Every field as plain JSON; the model by name and by what differs from its preset."""
         fields: Identity = msgspec.to_builtins(self)
-        fields["model"] = self.preset.name if self.engine == "openai" else _named(self.preset)
+        fields["model"] = self.preset.name if self.engine == SERVER else _named(self.preset)
         if self.speculation is not None:
             fields["speculation"]["draft"] = _named(self.speculation.preset)
         del fields["at_least"]
         absent = {name for name in OPTIONAL_FIELDS if not fields[name]}
-        for name in absent.union(SERVER_FIELDS if self.engine == "openai" else ()):
+        for name in absent.union(SERVER_FIELDS if self.engine == SERVER else ()):
             del fields[name]
         return fields
 

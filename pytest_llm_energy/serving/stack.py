@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pytest_llm_energy.serving.scenario import SERVER
+
 Side = Literal["present", "against"]
 """Which of two stacks: the one under test, or the one it is measured against."""
 
@@ -41,6 +43,7 @@ class Stack:
         """Whether pytest's own Python would have to serve an engine, and has it not."""
         return (
             self.endpoint is None
+            and engine != SERVER
             and self.serves(engine)
             and engine not in self.pythons
             and importlib.util.find_spec(engine) is None

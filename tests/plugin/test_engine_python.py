@@ -18,6 +18,7 @@ def test_serving(energy_meter):
         ("vlm=python3", "*'vlm=python3' is not ENGINE=COMMAND with an engine of transformers, vllm*"),
         ("vllm=", "*'vllm=' is not ENGINE=COMMAND*"),
         ("python3", "*'python3' is not ENGINE=COMMAND*"),
+        ("openai=python3", "*'openai=python3': engine openai is a server that runs already*--energy-endpoint URL"),
     ],
 )
 def test_a_value_that_names_no_engine_or_no_command_is_refused(
