@@ -10,6 +10,7 @@ import msgspec
 
 InvalidCode = Literal[
     "counter-reset",
+    "counter-wrapped",
     "device-lost",
     "foreign-load",
     "foreign-process",

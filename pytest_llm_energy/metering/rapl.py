@@ -2,9 +2,10 @@
 
 Machine-wide by nature: whatever else runs on the packages is in the figure. The counters are microjoules,
 refreshed about every millisecond, and wrap at ``max_energy_range_uj``
-(Documentation/power/powercap/powercap.rst of the Linux kernel).
+(Documentation/power/powercap/powercap.rst of the Linux kernel): how often within a window cannot be read back.
 """
 
+import time
 from pathlib import Path
 
 from pytest_llm_energy.errors import MeterError
@@ -12,6 +13,10 @@ from pytest_llm_energy.metering.meter import DeviceReading, Invalid, Reading, St
 
 POWERCAP = Path("/sys/class/powercap")
 REFRESH_SECONDS = 0.001
+
+MOST_WATTS = 1000.0
+"""What no package draws for long: twice the 500 W of the largest that are sold (AMD EPYC 9965, Intel Xeon 6980P).
+Powercap's limits tell less: boards leave them open or set them beyond use, and AMD's packages state none."""
 
 
 class RaplMeter:
@@ -29,6 +34,7 @@ class RaplMeter:
         self._zones = packages(root)
         if not self._zones:
             raise MeterError(f"no readable RAPL package under {root}: run as a user who may read energy_uj")
+        self._ceilings = {zone.name: int((zone / "max_energy_range_uj").read_text()) for zone in self._zones}
         self.source = f"RAPL, {len(self._zones)} processor package(s), machine-wide"
 
     def open(self) -> "_RaplWindow":
@@ -48,7 +54,7 @@ class RaplMeter:
 
     def ceiling(self, zone: str) -> int:
         """Microjoules at which the zone's counter starts again from zero."""
-        return next(int((z / "max_energy_range_uj").read_text()) for z in self._zones if z.name == zone)
+        return self._ceilings[zone]
 
     def shutdown(self) -> None:
         """Nothing is held."""
@@ -58,6 +64,7 @@ class _RaplWindow:
     def __init__(self, meter: RaplMeter, before: dict[str, int]) -> None:
         self._meter = meter
         self._before = before
+        self._opened = time.monotonic()
 
     def abandon(self) -> None:
         pass
@@ -65,12 +72,15 @@ class _RaplWindow:
     def close(self, started: float, ended: float) -> Reading:
         after = self._meter.read()
         seconds = ended - started
+        counted_seconds = max(seconds, time.monotonic() - self._opened)
         parts = []
         reasons: list[Invalid] = []
         for zone, microjoules in self._before.items():
             spent = after[zone] - microjoules
+            ceiling = self._meter.ceiling(zone)
             if spent < 0:
-                spent += self._meter.ceiling(zone)
+                spent += ceiling
+            reasons += _turned(zone, spent / 1e6, ceiling / 1e6, counted_seconds)
             reasons += no_energy(spent / 1e6, seconds, f"does {zone} count? Read its energy_uj twice")
             parts.append(DeviceReading(device=zone, joules=spent / 1e6))
         total = sum(part.joules for part in parts)
@@ -83,6 +93,20 @@ class _RaplWindow:
             devices=tuple(parts),
             invalid=tuple(reasons),
         )
+
+
+def _turned(zone: str, joules: float, ceiling_joules: float, seconds: float) -> tuple[Invalid, ...]:
+    """The reason a counter tells nothing: so long was counted that it may have gone round once more."""
+    if joules + ceiling_joules > MOST_WATTS * seconds:
+        return ()
+    return (
+        Invalid(
+            "counter-wrapped",
+            f"{zone} drew {joules:.4g} J in {seconds:.4g} s, or {ceiling_joules:.4g} J more: its counter may have "
+            f"started again unseen. Meter windows of {ceiling_joules / MOST_WATTS:.3g} s at most: a shorter "
+            "--energy-window, or less work in one",
+        ),
+    )
 
 
 def packages(root: Path = POWERCAP) -> list[Path]:

@@ -3,6 +3,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_llm_energy.errors import MeterError, UsageError
 from pytest_llm_energy.hardware.detection import Device
@@ -17,10 +20,11 @@ from pytest_llm_energy.metering import codecarbon_process
 from pytest_llm_energy.metering.choice import choose_meter
 from pytest_llm_energy.metering.codecarbon_gpu import CodeCarbonGpuMeter, gpu_ids
 from pytest_llm_energy.metering.codecarbon_process import CodeCarbonProcessMeter
+from pytest_llm_energy.metering.meter import Reading
 from pytest_llm_energy.metering.rapl import RaplMeter
 
 
-def zone(root: Path, number: int, name: str, microjoules: int, ceiling: int = 1_000_000) -> Path:
+def zone(root: Path, number: int, name: str, microjoules: int, ceiling: int = 262_143_328_850) -> Path:
     folder = root / f"intel-rapl:{number}"
     folder.mkdir()
     (folder / "name").write_text(f"{name}\n")
@@ -31,7 +35,7 @@ def zone(root: Path, number: int, name: str, microjoules: int, ceiling: int = 1_
 
 def test_rapl_adds_packages_and_survives_the_wrap(tmp_path: Path) -> None:
     one = zone(tmp_path, 0, "package-0", 100_000)
-    two = zone(tmp_path, 1, "package-1", 900_000)
+    two = zone(tmp_path, 1, "package-1", 262_143_228_850)
     zone(tmp_path, 2, "psys", 5)
     window = RaplMeter(tmp_path).open()
     one.write_text("300000\n")
@@ -41,6 +45,56 @@ def test_rapl_adds_packages_and_survives_the_wrap(tmp_path: Path) -> None:
     assert [part.joules for part in reading.devices] == pytest.approx([0.2, 0.2])
     assert reading.watts == pytest.approx(0.2)
     assert 0 < reading.uncertainty_joules < 0.01 * reading.joules
+
+
+def rapl_reading(root: Path, *, joules: float, seconds: float, ceiling: int) -> Reading:
+    """What is read of a package that drew so much, from a counter that holds its ceiling and no more."""
+    counter = zone(root, 0, "package-0", 0, ceiling)
+    window = RaplMeter(root).open()
+    counter.write_text(f"{round(joules * 1e6) % ceiling}\n")
+    return window.close(0.0, seconds)
+
+
+@pytest.mark.parametrize(
+    ("watts", "seconds", "ceiling"),
+    [
+        (200, 3600, 262_143_328_850),
+        (80, 3600, 262_143_328_850),
+        (10, 3600, 65_532_610_987),
+        (450, 150, 65_532_610_987),
+    ],
+)
+def test_rapl_whose_counter_may_have_gone_round_unseen_is_invalid(
+    tmp_path: Path, watts: float, seconds: float, ceiling: int
+) -> None:
+    (reason,) = rapl_reading(tmp_path, joules=watts * seconds, seconds=seconds, ceiling=ceiling).invalid
+    assert reason.code == "counter-wrapped"
+    assert f"Meter windows of {ceiling / 1e9:.3g} s at most" in reason.says
+
+
+@pytest.mark.parametrize(("watts", "seconds"), [(5, 2), (450, 65), (450, 80), (900, 70)])
+def test_rapl_counts_where_no_further_turn_is_possible(tmp_path: Path, watts: float, seconds: float) -> None:
+    reading = rapl_reading(tmp_path, joules=watts * seconds, seconds=seconds, ceiling=65_532_610_987)
+    assert reading.valid
+    assert reading.watts == pytest.approx(watts)
+
+
+@given(watts=st.floats(1, 1000), seconds=st.floats(1, 7200))
+def test_rapl_is_right_or_invalid_however_long_a_window_is(watts: float, seconds: float) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        reading = rapl_reading(Path(root), joules=watts * seconds, seconds=seconds, ceiling=65_532_610_987)
+    assert not reading.valid or reading.watts == pytest.approx(watts, rel=1e-6)
+
+
+def test_rapl_counts_between_its_reads_not_within_the_work_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = zone(tmp_path, 0, "package-0", 0)
+    window = RaplMeter(tmp_path).open()
+    counter.write_text("1000000\n")
+    begun = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: begun + 600.0)
+    assert [reason.code for reason in window.close(begun, begun + 2.0).invalid] == ["counter-wrapped"]
 
 
 def test_rapl_that_stands_still_is_invalid(tmp_path: Path) -> None:
