@@ -229,7 +229,7 @@ class EnergyMeter:
         """
         served = [scenario for scenario in scenarios if scenario.online is None]
         if not served:
-            pytest.skip("--energy-self-test needs a scenario of static batches among the test's parameters")
+            pytest.skip(self_test.NEEDS)
         scenario = served[-1]
         options = self._session.options
         budget = options.budget or (self_test.CPU_BUDGET if self._key.gpu == "cpu" else options.default_budget)

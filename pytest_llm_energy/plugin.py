@@ -206,6 +206,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
         pyfuncitem.stash[METER].replay()
         return True
     if pyfuncitem.config.stash[SESSION].options.self_test:
+        if METER not in pyfuncitem.stash:
+            pytest.skip(self_test.NEEDS)
         pyfuncitem.stash[METER].test_gate(list(markers.scenarios(pyfuncitem)))
         return True
     return None

@@ -28,6 +28,9 @@ CPU_BUDGET = 0.25
 
 FINDING = "self-test"
 
+NEEDS = "--energy-self-test needs a scenario of static batches among the test's parameters"
+"""Why a test is skipped that measures nothing, or something else."""
+
 
 def key_of(key: CaseKey) -> CaseKey:
     """The case as one of the self-test: what is measured in it must not be taken for the case's own."""

@@ -97,6 +97,19 @@ def test_a_meter_that_drifts_between_the_two_fails_the_run(pytester: pytest.Pyte
     result.stdout.fnmatch_lines(["*the gate is not to be trusted on this host: the same stack twice is ok*"])
 
 
+OF_THE_MODEL_ALONE = """
+def test_model(gpu_model):
+    raise AssertionError("the body of a test is not run")
+"""
+
+
+def test_a_test_without_a_meter_is_skipped(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(OF_THE_MODEL_ALONE)
+    result = pytester.runpytest_subprocess("--energy-self-test", "-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*needs a scenario of static batches among the test's parameters"])
+
+
 @pytest.mark.parametrize(
     ("option", "says"),
     [
