@@ -45,7 +45,8 @@ def python(pytestconfig: pytest.Config) -> Sequence[str]:
 def test_serving_takes_more_than_the_ideal(energy_meter: EnergyMeter, arms: Arms, python: Sequence[str]) -> None:
     served = arms[arms.control]
     lengths = (served.input_tokens, served.output_tokens)
-    flops = request_flops(served.preset, [lengths], python=python)
+    option = "--energy-python transformers=COMMAND"
+    flops = request_flops(served.preset, [lengths], python=python, named_by=option)
     try:
         ideal = ideal_joules({lengths: 1}, {lengths: flops[lengths].total}, energy_meter.gpu_model.spec)
     except UsageError as error:

@@ -321,6 +321,7 @@ def _run(
         MeasurementError: its readings stay invalid.
     """
     where = "" if work.side == "present" else " on the other stack"
+    left = retries[work.name, work.side]
     say(f"measuring {work.name}{where} (run {number + 1} of {of})")
     run = _metered(work, batches, number, plan)
     record(work, run)
@@ -333,7 +334,10 @@ def _run(
         counts = counts or run.reading.valid
     if not counts:
         reasons = "; ".join(reason.says for reason in run.reading.invalid)
-        raise MeasurementError(f"arm {work.name!r}{where} has no valid run after {plan.retries} retries: {reasons}")
+        raise MeasurementError(
+            f"arm {work.name!r}{where} has no valid run in round {number + 1} of {of}, for which it had {left} of "
+            f"{plan.retries} retries left: {reasons}"
+        )
 
 
 def _warm_up(work: Work, plan: Plan, say: Say) -> int:

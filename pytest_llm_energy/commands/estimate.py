@@ -130,7 +130,9 @@ class Ideal:
         say(f"counting the operations of {model}")
         lengths = [(i, o) for i, o, _ in self._histogram.counts]
         try:
-            flops = request_flops(model_named(model), lengths, python=self._python)
+            flops = request_flops(
+                model_named(model), lengths, python=self._python, named_by="--ideal-python COMMAND"
+            )
             return ideal_joules(self._histogram, {key: of.total for key, of in flops.items()}, gpu_spec(self._gpu))
         except (EngineError, ScenarioError, UsageError) as error:
             self.notes.append(f"no ideal for {model}: {error}")

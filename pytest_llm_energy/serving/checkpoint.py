@@ -5,6 +5,7 @@ seed, and on no library's version: two stacks that are compared load the same by
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import importlib.util
@@ -114,8 +115,9 @@ def checkpoint(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(folder, say):
             _fill(folder, {"model": model, "dtype": dtype, "seed": seed}, say, write)
-    except PermissionError as error:
-        raise RefusedError(f"cannot keep weights in {folder}: {error}. Name a folder: {CACHE_VARIABLE}") from error
+    except OSError as error:
+        do = "Make room, or name" if error.errno == errno.ENOSPC else "Name"
+        raise RefusedError(f"cannot keep weights in {folder}: {error}. {do} a folder: {CACHE_VARIABLE}") from error
     return folder
 
 

@@ -26,7 +26,7 @@ DEADLINE_SECONDS = 600.0
 
 LACKING = (
     ". It needs torch and transformers: pip install 'pytest-llm-energy[transformers]' there, or name a Python that "
-    "has them: --energy-python transformers=COMMAND"
+    "has them: "
 )
 
 
@@ -57,6 +57,7 @@ def request_flops(
     lengths: Iterable[tuple[int, int]],
     *,
     python: Sequence[str] = (sys.executable,),
+    named_by: str = "python=COMMAND",
     deadline_seconds: float = DEADLINE_SECONDS,
 ) -> dict[tuple[int, int], RequestFlops]:
     """Count the operations of requests, in a short-lived process that holds no weights and touches no device.
@@ -65,6 +66,7 @@ def request_flops(
         model: its configuration decides.
         lengths: input and output tokens of each request.
         python: command prefix that runs a Python which has torch and transformers.
+        named_by: how who reads an error names another.
         deadline_seconds: after which the process is ended.
 
     Raises:
@@ -83,7 +85,7 @@ def request_flops(
         "inputs": sorted({i for i, _ in wanted}),
         "contexts": _samples(min(contexts), max(contexts)) if contexts else [],
     }
-    counted = _ask(model, question, python, deadline_seconds)
+    counted = _ask(model, question, python, named_by, deadline_seconds)
     try:
         return {
             (i, o): RequestFlops(prefill=counted.prefill[i], decode=decode_flops(counted.decode, i, o))
@@ -124,7 +126,9 @@ def _samples(low: int, high: int) -> list[int]:
     return sorted({low + (high - low) * quarter // 4 for quarter in range(5)})
 
 
-def _ask(model: Model, question: Mapping[str, object], python: Sequence[str], deadline_seconds: float) -> _Counted:
+def _ask(
+    model: Model, question: Mapping[str, object], python: Sequence[str], named_by: str, deadline_seconds: float
+) -> _Counted:
     """Have the operations counted by a process that sees no GPU: one that is leased must meet no stranger."""
     name = shlex.join(python)
     command = [*python, "-c", COUNTER.read_text(), msgspec.json.encode(question).decode()]
@@ -146,8 +150,8 @@ def _ask(model: Model, question: Mapping[str, object], python: Sequence[str], de
             raise EngineError(f"{name} did not count the FLOPs of {model} in {deadline_seconds:g} s") from error
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        lacking = last.startswith(("ModuleNotFoundError", "ImportError"))
-        raise EngineError(f"{name} cannot count the FLOPs of {model}: {last}{LACKING if lacking else ''}")
+        lacking = LACKING + named_by if last.startswith(("ModuleNotFoundError", "ImportError")) else ""
+        raise EngineError(f"{name} cannot count the FLOPs of {model}: {last}{lacking}")
     try:
         return msgspec.json.decode(done.stdout.strip().splitlines()[-1], type=_Counted)
     except (IndexError, msgspec.DecodeError) as error:

@@ -57,6 +57,16 @@ def test_stacks_are_compared_over_a_trace(tmp_path: Path, capsys: pytest.Capture
     assert "CO2e: 400 g/kWh (as stated), pue 1.0" in text
 
 
+def test_a_python_without_torch_says_by_which_option_another_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = journal(tmp_path / "j.jsonl", {"vllm": 1.0})
+    without = f"{sys.executable} -S -I"  # no site-packages
+    text = said(capsys, TRACE, "--journal", path, "--ideal-python", without)
+    assert "name a Python that has them: --ideal-python COMMAND" in text
+    assert "--energy-python" not in text
+
+
 def test_what_was_not_measured_is_refused_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = journal(tmp_path / "j.jsonl", {"vllm": 1.0})
     text = said(capsys, TRACE, "--journal", path, "--exact", *NO_TORCH, code=2)

@@ -1,6 +1,8 @@
 """Checkpoints of random weights: where they lie, and what becomes of damaged ones and of two writers at once."""
 
+import errno
 import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -161,9 +163,27 @@ def test_a_name_taken_by_something_else_is_not_overwritten(tmp_path: Path) -> No
         publish(tmp_path / "unfinished", taken)
 
 
-def test_a_cache_that_cannot_be_written_says_which_variable_names_another(cache: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (errno.EACCES, r"Permission denied.*\. Name a folder: LLM_ENERGY_CACHE"),
+        (errno.EROFS, r"Read-only file system.*\. Name a folder: LLM_ENERGY_CACHE"),
+        (errno.ENOSPC, r"No space left.*\. Make room, or name a folder: LLM_ENERGY_CACHE"),
+    ],
+    ids=["forbidden", "read-only", "full"],
+)
+def test_a_cache_that_cannot_be_written_says_which_variable_names_another(
+    cache: Path, error: int, says: str
+) -> None:
     def forbidden(folder: Path, wanted: dict[str, Any], say: Say) -> None:
-        raise PermissionError("read-only")
+        raise OSError(error, os.strerror(error), str(folder))
 
-    with pytest.raises(RefusedError, match=r"cannot keep weights in .*read-only.*LLM_ENERGY_CACHE"):
+    with pytest.raises(RefusedError, match=rf"cannot keep weights in {cache}.*{says}"):
         made(forbidden)
+
+
+def test_a_cache_that_is_a_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_ENERGY_CACHE", str(tmp_path / "file"))
+    (tmp_path / "file").touch()
+    with pytest.raises(RefusedError, match=r"cannot keep weights in .*\. Name a folder: LLM_ENERGY_CACHE"):
+        made(of_text("any"))

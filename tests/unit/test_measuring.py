@@ -156,8 +156,22 @@ def test_disturbed_runs_count_when_repeating_does_not_help_and_invalid_ones_neve
     runs = measured(ScriptedMeter(disturbed=99), [Steps("a", [1.0], [])], plan)
     assert len(runs) == 5
     assert len(counting(runs)) == 3
-    with pytest.raises(MeasurementError, match="no valid run after 2 retries: the counter stood still"):
+    with pytest.raises(MeasurementError, match=r"in round 1 of 3, .* 2 of 2 retries left: the counter stood still"):
         measured(ScriptedMeter(invalid=99), [Steps("a", [1.0], [])], plan)
+
+
+def test_a_round_that_finds_no_retries_left_is_told_from_an_arm_without_valid_runs() -> None:
+    class Failing(ScriptedMeter):
+        def close(self, started: float, ended: float) -> Reading:
+            windows.append(started)
+            self._invalid = len(windows) in (1, 2, 4)  # the first round takes both retries, the second has none
+            return super().close(started, ended)
+
+    windows: list[float] = []
+    plan = Plan(runs=3, window_seconds=1.0, retries=2)
+    with pytest.raises(MeasurementError, match=r"'a' has no valid run in round 2 of 3, .* 0 of 2 retries left"):
+        measured(Failing(), [Steps("a", [1.0], [])], plan)
+    assert len(windows) == 4
 
 
 def test_both_stacks_are_interleaved_and_every_start_has_its_share_of_the_runs() -> None:
