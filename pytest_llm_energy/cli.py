@@ -11,10 +11,11 @@ from pytest_llm_energy import __version__
 from pytest_llm_energy.commands import bins, doctor, estimate
 from pytest_llm_energy.commands.collecting import collect
 from pytest_llm_energy.commands.progress import print_lines, say
-from pytest_llm_energy.errors import EnergyError, MeterError, UsageError
+from pytest_llm_energy.errors import EnergyError, HardwareError, MeterError, UsageError
 from pytest_llm_energy.hardware.catalogue import catalogue
 from pytest_llm_energy.hardware.detection import detect
 from pytest_llm_energy.hardware.fingerprint import processor
+from pytest_llm_energy.hardware.leases import Leases
 from pytest_llm_energy.metering.choice import choose_meter
 from pytest_llm_energy.metering.examine import examine_device, examine_processor
 from pytest_llm_energy.options import percentage
@@ -208,11 +209,19 @@ def _doctor(arguments: argparse.Namespace) -> None:
     for device in host.devices:
         print()
         limit = device.power_limit_watts or host.spec.tdp_watts or 300.0
+        name = f"GPU {device.index}: {device.name}, {device.uuid}"
+        leases = Leases([device], ending_seconds=ENDING_SECONDS)
         try:
+            leases.acquire(1, timeout_seconds=LEASE_SECONDS, say=say, option=None)
             health = examine_device(device, say=say, load_watts=LOADED_SHARE * limit)
-        except MeterError as error:
-            print(f"GPU {device.index}: {device.name}, {device.uuid}: cannot be metered: {error}")
+        except HardwareError as error:
+            print_lines([f"{name}: left out, it is not free: {error}"])
             continue
+        except MeterError as error:
+            print_lines([f"{name}: cannot be metered: {error}"])
+            continue
+        finally:
+            leases.release()
         print_lines(doctor.device_lines(health, runs=GPU_PLAN.runs, window_seconds=GPU_PLAN.window_seconds))
     if not host.devices:
         print()
@@ -226,6 +235,12 @@ def _doctor(arguments: argparse.Namespace) -> None:
         name = f"{facts['processor']}, {facts['cores']} cores"
         print_lines(doctor.processor_lines(health_of_cpu, name=name, runs=CPU_PLAN.runs))
 
+
+ENDING_SECONDS = 2.0
+"""What a process may take to give a device back before the device is left out."""
+
+LEASE_SECONDS = 5.0
+"""Longest wait for one device: who asks for an examination watches it, and may ask again."""
 
 LOADED_SHARE = 0.7
 """Of the power limit: what serving a large batch draws on an H200."""

@@ -73,13 +73,21 @@ class Leases:
         """Whether this process or its children compute on a leased device, as far as NVML tells."""
         return any(self._processes(device.uuid).own for device in self.held)
 
-    def acquire(self, count: int, *, timeout_seconds: float, say: Callable[[str], None]) -> tuple[Device, ...]:
+    def acquire(
+        self,
+        count: int,
+        *,
+        timeout_seconds: float,
+        say: Callable[[str], None],
+        option: str | None = "--energy-lease-timeout",
+    ) -> tuple[Device, ...]:
         """Lease so many devices: those held last, or else the first that are free.
 
         Args:
             count: how many.
             timeout_seconds: longest wait.
             say: told what is waited for.
+            option: by which who reads an error may wait longer; None where there is none.
 
         Raises:
             HardwareError: some are held already, too few are there, strangers' processes are on them, or the wait
@@ -91,14 +99,15 @@ class Leases:
             raise HardwareError(f"{count} devices are wanted, and this process may use {len(self._devices)}")
         locks.make_shared(self._folder)
         until = time.monotonic() + timeout_seconds
+        longest = f"{timeout_seconds:g} s" + (f" ({option})" if option else "")
 
         def wait_for(ready: Callable[[], T | None]) -> T:
             while (found := ready()) is None:
                 wanted = f"{count} of {len(self._devices)} device(s)"
                 if time.monotonic() >= until:
                     raise HardwareError(
-                        f"{wanted} did not come free within {timeout_seconds:g} s (--energy-lease-timeout): "
-                        f"{self._whose()}; wait for these processes, or end them"
+                        f"{wanted} did not come free within {longest}: {self._whose()}; wait for these processes, "
+                        "or end them"
                     )
                 say(f"waiting for {wanted}: {self._whose()}")
                 time.sleep(self._poll_seconds)

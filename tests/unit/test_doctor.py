@@ -1,15 +1,20 @@
+import os
 import statistics
+from pathlib import Path
 
 import pytest
 
+from pytest_llm_energy import cli
 from pytest_llm_energy.cli import main
 from pytest_llm_energy.commands import doctor
-from pytest_llm_energy.errors import MeterError
+from pytest_llm_energy.errors import HardwareError, MeterError
 from pytest_llm_energy.hardware.catalogue import CPU
 from pytest_llm_energy.hardware.detection import Device, Host, detect
+from pytest_llm_energy.hardware.leases import Leases
 from pytest_llm_energy.metering.examine import DeviceHealth, examine_device, examine_processor
 from pytest_llm_energy.metering.meter import Invalid, Reading, Steady, Window
 from pytest_llm_energy.metering.simulated import SimulatedDevice, SimulatedNvml, VirtualClock
+from tests.simulated_host import simulated_host
 
 
 def silent(_: str) -> None:
@@ -130,3 +135,50 @@ def test_the_command_tells_a_host_without_a_gpu_what_it_can_meter(capfd: pytest.
     assert "metered by" in said
     assert "windows an arm tell effects beyond" in said
     assert "to fix" in said
+
+
+@pytest.fixture
+def two_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Device, ...]:
+    """What the command finds here, with leases of its own and no time to wait for them."""
+    host = simulated_host(2)
+    monkeypatch.setenv("LLM_ENERGY_LEASES", str(tmp_path / "leases"))
+    monkeypatch.setattr(cli, "detect", lambda: host)
+    monkeypatch.setattr(cli, "LEASE_SECONDS", 0.1)
+    return host.devices
+
+
+def test_a_device_that_another_suite_holds_is_left_out_and_its_holder_is_named(
+    two_devices: tuple[Device, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examined: list[Device] = []
+
+    def examine_one(device: Device, **_: object) -> DeviceHealth:
+        examined.append(device)
+        return examine(SimulatedDevice())
+
+    monkeypatch.setattr(cli, "examine_device", examine_one)
+    suite = Leases(two_devices[:1])
+    suite.acquire(1, timeout_seconds=60, say=silent)
+    assert main(["doctor"]) == 0
+    suite.release()
+    said = capsys.readouterr().out
+    assert "GPU 0: NVIDIA H200, GPU-simulated-0: left out, it is not free: " in said
+    assert f"within 0.1 s: device 0 is held by pid {os.getpid()} since " in said
+    assert "energy counter, at its ticks" in said
+    assert examined == [two_devices[1]]
+
+
+def test_a_device_is_leased_while_it_is_examined_and_free_afterwards(
+    two_devices: tuple[Device, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lost(device: Device, **_: object) -> DeviceHealth:
+        with pytest.raises(HardwareError, match="did not come free"):
+            Leases([device]).acquire(1, timeout_seconds=0.1, say=silent)
+        raise MeterError("the device is lost")
+
+    monkeypatch.setattr(cli, "examine_device", lost)
+    assert main(["doctor"]) == 0
+    assert capsys.readouterr().out.count("cannot be metered: the device is lost") == 2
+    leases = Leases(two_devices)
+    assert leases.acquire(2, timeout_seconds=0.1, say=silent) == two_devices
+    leases.release()
