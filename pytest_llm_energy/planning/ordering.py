@@ -25,11 +25,6 @@ def engine_order(tests: Sequence[Collection[Engine]]) -> list[int]:
     return [next(positions) if engines else position for position, engines in enumerate(tests)]
 
 
-def engine_starts(order: Sequence[frozenset[Engine]]) -> int:
-    """Engine starts of tests run in this order."""
-    return sum(len(later - earlier) for earlier, later in pairwise([frozenset[Engine](), *order]))
-
-
 MOST_TRIES = 300_000
 """Moves that are looked at before the best order so far is taken: about half a second."""
 

@@ -30,7 +30,6 @@ class Engine:
         load_seconds: from the request to load until the engine was ready.
         stack: what serves, by name: versions, environment, arguments.
         processes: the worker and its descendants, as they see themselves: id and beginning.
-        side: which of two stacks it belongs to.
         endpoint: URL of the server that serves, None where the worker does.
     """
 
@@ -38,7 +37,6 @@ class Engine:
         self, scenario: Scenario, worker: WorkerProcess, *, stack: Stack, start: str, deadline: float
     ) -> None:
         self.start = start
-        self.side = stack.side
         self.endpoint = stack.endpoint
         self._arguments = stack.arguments.get(scenario.engine, {})
         self.load_seconds = 0.0

@@ -2,8 +2,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llm_energy.planning.choosing import Candidate, Choice, Place, Starting, choose
-from pytest_llm_energy.planning.ordering import engine_starts
 from pytest_llm_energy.verdicts.measured import CaseKey
+from tests.unit.test_ordering import engine_starts
 
 SECONDS: dict[Place, float] = {(1, "eager"): 40.0, (1, "compiled"): 90.0, (2, "large"): 600.0}
 STARTING = Starting(seconds=SECONDS, counts=dict.fromkeys(SECONDS, 1))
