@@ -18,7 +18,7 @@ from pytest_llm_energy.reporting.summary import CaseOutcome, Summary
 from pytest_llm_energy.reporting.tables import natural
 from pytest_llm_energy.verdicts import files
 from pytest_llm_energy.verdicts.measured import CaseKey, Metered
-from pytest_llm_energy.verdicts.rows import failing, worst
+from pytest_llm_energy.verdicts.rows import Row, failing, worst
 from pytest_llm_energy.verdicts.segments import join_segments
 
 EXIT_DECIDED_NOTHING = pytest.ExitCode.NO_TESTS_COLLECTED
@@ -118,34 +118,51 @@ OUTCOMES = pytest.StashKey[Outcomes]()
 """On the config: outcomes so far, and how many energy tests this process selected."""
 
 
+class GateError(AssertionError):
+    """The body of a test has ended, and its verdicts fail the gate."""
+
+
+def fail_by_verdicts(item: pytest.Item) -> None:
+    """Raise what fails a test whose body has ended, if its verdicts do.
+
+    It is raised, and not put on the report later, so that what pytest knows of expected failures (conditions,
+    ``strict``, ``raises``, ``--runxfail``) applies to it as to any other.
+
+    Raises:
+        GateError: they fail the gate.
+    """
+    failed = failing(_rows(item), item.config.stash[SESSION].options.gate)
+    if failed:
+        raise GateError(messages.failure(failed))
+
+
 def put_on(report: pytest.TestReport, item: pytest.Item, error: BaseException | None) -> None:
-    """Put how an energy test stands, with its verdicts, on the report of a phase; fail it if they fail the gate.
+    """Put how an energy test stands, with its verdicts, on the report of a phase.
 
     Args:
         report: of the phase that has ended.
         item: the test.
         error: what the phase raised, None if nothing.
     """
-    if isinstance(error, EnergyError) and item.config.option.tbstyle == "auto":
+    if isinstance(error, GateError):
+        report.longrepr = str(error)
+    elif isinstance(error, EnergyError) and item.config.option.tbstyle == "auto":
         report.longrepr = f"{type(error).__name__}: {error}"
     outcome = _outcome(item, report, error)
     if outcome is None:
         return
     carried: dict[str, Any] = {"outcome": msgspec.to_builtins(outcome), "error": isinstance(error, EnergyError)}
-    if report.when == "call" and error is None:
-        failed = failing(outcome.rows, item.config.stash[SESSION].options.gate)
-        if failed:
-            _fail(item, report, messages.failure(failed))
-        if outcome.rows:
+    if _body_ended(report, error) and outcome.rows:
+        if report.passed or isinstance(error, GateError):
             carried["verdict"] = worst(outcome.rows)
-            item.user_properties.append(("energy_verdict", worst(outcome.rows)))
+        item.user_properties.append(("energy_verdict", worst(outcome.rows)))
     report.llm_energy = carried  # type: ignore[attr-defined]
 
 
 def status(report: pytest.TestReport) -> Any:
     """Category, letter and word of a report that carries a verdict, or an engine's or meter's error; else None."""
     carried = getattr(report, "llm_energy", None)
-    if carried is None or report.when != "call" or report.skipped:
+    if carried is None or report.when != "call" or report.skipped or hasattr(report, "wasxfail"):
         return None
     if carried["error"]:
         return "error", "E", "ERROR"
@@ -197,59 +214,72 @@ def write_reports(report: Path | None, found: Summary) -> Iterable[str]:
 
 
 def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> CaseOutcome | None:
-    """How the test stands after this phase; None while it goes on."""
+    """How the test stands after this phase; None while it goes on, or when that was told before."""
+    ended = _body_ended(report, error)
+    if report.when == "teardown" or not (ended or report.skipped or report.failed):
+        return None
     key = item.stash[CASE]
     meter = item.stash.get(METER, None)
-    judges = meter or item.stash.get(BASELINES, None)
-    rows = judges.rows if judges else []
+    rows = _rows(item)
     metered = meter.metered if meter else Metered()
     starts = meter.starts if meter else {}
     measuring = measures(item)
     source = item.config.stash[SESSION].source(key) if measuring else None
     resumed = measuring and bool(item.config.stash[SESSION].resumed and item.config.stash[SESSION].recorded(key))
-    if report.skipped:
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        says = reason.removeprefix("Skipped: ")
-        return CaseOutcome(key=key, state="skipped", says=says, metered=metered, measures=measuring)
-    if report.failed and report.when != "teardown":
-        says = str(error) or type(error).__name__
+    if ended:
         if meter is not None:
-            meter.trouble(says)
+            meter.ended()
         return CaseOutcome(
             key=key,
-            state="errored",
+            state=summary.state_of(rows, measured=bool(meter and meter.measured)),
             rows=rows,
             source=source,
-            says=says,
+            noise=meter.noise if meter else None,
             metered=metered,
             starts=starts,
+            resumed=resumed,
             measures=measuring,
         )
-    if report.when != "call":
-        return None
-    if meter is not None:
-        meter.ended()
-    state = summary.state_of(rows, measured=bool(meter and meter.measured))
+    says = str(error or report.longrepr) or type(error).__name__
+    raised = report.failed or (hasattr(report, "wasxfail") and not isinstance(error, pytest.xfail.Exception))
+    if meter is not None and raised:
+        meter.trouble(says)
+    if report.skipped:
+        return CaseOutcome(key=key, state="skipped", says=_why_skipped(report), metered=metered, measures=measuring)
     return CaseOutcome(
         key=key,
-        state=state,
+        state="errored",
         rows=rows,
         source=source,
-        noise=meter.noise if meter else None,
+        says=says,
         metered=metered,
         starts=starts,
-        resumed=resumed,
         measures=measuring,
     )
 
 
-def _fail(item: pytest.Item, report: pytest.TestReport, message: str) -> None:
-    """Make a passed report a failed one, or an expected failure where the test is marked so."""
-    expected = item.get_closest_marker("xfail")
-    report.outcome = "failed" if expected is None else "skipped"
-    report.longrepr = message
-    if expected is not None:
-        report.wasxfail = str(expected.kwargs.get("reason", ""))
+XPASS_STRICT = "[XPASS(strict)]"
+"""How pytest begins the report of a test that was to fail and whose body has ended without an error."""
+
+
+def _body_ended(report: pytest.TestReport, error: BaseException | None) -> bool:
+    """Whether the body ran to its end: then its verdicts are what became of it, whatever pytest makes of them."""
+    unexpected = report.failed and str(report.longrepr).startswith(XPASS_STRICT)
+    quiet = error is None and (report.passed or unexpected)
+    return report.when == "call" and (quiet or isinstance(error, GateError))
+
+
+def _why_skipped(report: pytest.TestReport) -> str:
+    if hasattr(report, "wasxfail"):
+        return f"expected to fail: {report.wasxfail}".removesuffix(": ")
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason.removeprefix("Skipped: ")
+
+
+def _rows(item: pytest.Item) -> list[Row]:
+    """Verdicts of an energy test so far."""
+    judges = item.stash.get(METER, None) or item.stash.get(BASELINES, None)
+    return judges.rows if judges else []
 
 
 def _shown(path: Path, config: pytest.Config) -> str:

@@ -29,12 +29,12 @@ from pytest_llm_energy.hardware.detection import Host
 from pytest_llm_energy.outcomes import OUTCOMES, Outcomes
 from pytest_llm_energy.planning.ordering import engine_order
 from pytest_llm_energy.planning.sharding import Shards
+from pytest_llm_energy.planning.skipping import cannot_run
 from pytest_llm_energy.planning.time_budget import TimeBudget
 from pytest_llm_energy.reporting import summary
 from pytest_llm_energy.reporting.live import Live, LogLines, Silent, StatusLine, Uncaptured
 from pytest_llm_energy.reporting.no_cases import NoCases
 from pytest_llm_energy.session import EnergySession
-from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.segments import has_segments, segments_folder
 
 __all__ = ["energy_baselines", "energy_meter", "gpu_model"]
@@ -179,7 +179,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             )
     places = []
     for item in items:
-        reason = _cannot_run(config.stash[SESSION], item) if CASE in item.stash else None
+        reason = cannot_run(config.stash[SESSION], item) if CASE in item.stash else None
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
         places.append(() if reason or _recorded(item) else markers.engine_places(item))
@@ -214,6 +214,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail an energy test whose body has ended, if its verdicts fail the gate."""
+    result = yield
+    if CASE in item.stash:
+        outcomes.fail_by_verdicts(item)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
     """Keep the engines that the next test wants, with their devices; end the others."""
     try:
@@ -231,7 +240,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Put the verdicts on the report; one that fails the gate fails the test."""
+    """Put the verdicts on the report."""
     report = yield
     if CASE in item.stash:
         outcomes.put_on(report, item, call.excinfo.value if call.excinfo else None)
@@ -324,47 +333,6 @@ def _named(config: pytest.Config) -> list[str]:
     """GPU models that occur in -m."""
     known = [re.split(r"[(:]", line)[0].strip() for line in config.getini("markers")]
     return markers.gpu_keys_in(config.option.markexpr, known_marks=known)
-
-
-def _cannot_run(session: EnergySession, item: pytest.Item) -> str | None:
-    key = item.stash[CASE]
-    if not measures(item):
-        return _cannot_compare(session, key)
-    if session.replayed:
-        if key in session.replayed.cases:
-            return None
-        left_out = any(key in opened.left_out for opened in session.replayed.openings)
-        return "left out by the time budget of its run" if left_out else "not in the journal"
-    if session.recorded(key):
-        return None
-    if key.gpu != session.spec.key:
-        return _another_gpu(session, key)
-    for engine in sorted({scenario.engine for scenario in markers.scenarios(item)}):
-        if any(stack.lacks(engine) for stack in session.options.stacks):
-            return f"engine {engine} is not installed here: pip install it, or --energy-python {engine}=COMMAND"
-    degree, devices = item.stash[DEGREE], len(session.host.devices)
-    if key.gpu != "cpu" and degree > devices:
-        return f"needs {degree} devices, this host has {devices}"
-    on = len(session.server_devices) or (degree if session.host.devices else 0)
-    return session.not_servable(list(markers.scenarios(item)), devices=on)
-
-
-def _cannot_compare(session: EnergySession, key: CaseKey) -> str | None:
-    """Why a test of baselines does not run: they are what was measured before, whatever is measured now."""
-    options = session.options
-    if options.self_test:
-        return "--energy-self-test measures, and this judges baselines alone"
-    if options.against_says or session.servers:
-        given = "--energy-against" if options.against_says else "--energy-endpoint"
-        return f"{given} is about another stack or server than baselines are of, and this judges them alone"
-    if key.gpu != session.spec.key:
-        return f"not in the journal, of {session.spec.key}" if session.replayed else _another_gpu(session, key)
-    return None
-
-
-def _another_gpu(session: EnergySession, key: CaseKey) -> str:
-    problem = f": {session.host.problem}" if session.host.problem else ""
-    return f"needs {key.gpu}, this host has {session.spec.key}{problem}"
 
 
 def _title(energy: EnergySession) -> str:

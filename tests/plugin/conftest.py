@@ -1,5 +1,6 @@
 """A user's project in a temporary folder: one finding, and journals of a GPU to judge it by."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pytest_llm_energy import Scenario, saves
 from pytest_llm_energy.verdicts.claims import Claim
 from tests.journals import SimulatedSession
 
+ROOT = Path(__file__).parents[2]
 PLAIN = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)
 TRUE_LEVELS = {"batched": 0.4, "alone": 2.0}
 SIZES = (4, 8, 16)
@@ -75,3 +77,15 @@ def project(pytester: pytest.Pytester) -> Project:
     made = Project(pytester)
     made.journal("first.jsonl", when="2026-01-01T00:00:00+00:00").bless(pytester.path / "baselines")
     return made
+
+
+@pytest.fixture
+def host(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A project without a test, on a simulated host with a GPU whose windows are few and short."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("LLM_ENERGY_LEASES", str(pytester.path / "leases"))
+    monkeypatch.setenv("SIMULATED_LOG", str(pytester.path / "windows.jsonl"))
+    monkeypatch.setenv("SIMULATED_DEVICES", "1")
+    options = "-p tests.simulated_host -p no:cacheprovider --energy-runs=4 --energy-window=0.02"
+    pytester.makeini(f"[pytest]\naddopts = {options}\n")
+    return pytester
