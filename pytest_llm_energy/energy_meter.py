@@ -80,6 +80,11 @@ class EnergyMeter:
         return bool(self._series)
 
     @property
+    def windows(self) -> int:
+        """How many windows this test has metered so far, validly or not."""
+        return len(self._readings)
+
+    @property
     def metered(self) -> Metered:
         """Energy of this test's valid windows so far."""
         return Metered.of(self._readings)
@@ -270,7 +275,7 @@ class EnergyMeter:
                 self._session.record(Troubled(key=self._key, says=says))
 
     def ended(self) -> None:
-        """Record that the body ran to its end; a case whose end cannot be written is measured anew by a resume."""
+        """Record that no more comes of the body; a case whose end cannot be written is measured anew if resumed."""
         if not self._session.recorded(self._key):
             seconds = time.monotonic() - self._begun - self._starting_seconds
             with suppress(JournalError):

@@ -152,7 +152,7 @@ def put_on(report: pytest.TestReport, item: pytest.Item, error: BaseException | 
     if outcome is None:
         return
     carried: dict[str, Any] = {"outcome": msgspec.to_builtins(outcome), "error": isinstance(error, EnergyError)}
-    if _body_ended(report, error) and outcome.rows:
+    if outcome.rows and outcome.state != "errored":
         if report.passed or isinstance(error, GateError):
             carried["verdict"] = worst(outcome.rows)
         item.user_properties.append(("energy_verdict", worst(outcome.rows)))
@@ -215,7 +215,7 @@ def write_reports(report: Path | None, found: Summary) -> Iterable[str]:
 
 def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> CaseOutcome | None:
     """How the test stands after this phase; None while it goes on, or when that was told before."""
-    ended = _body_ended(report, error)
+    ended, stopped = _body_ended(report, error), _stopped(report, error)
     if report.when == "teardown" or not (ended or report.skipped or report.failed):
         return None
     key = item.stash[CASE]
@@ -226,9 +226,9 @@ def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException 
     measuring = measures(item)
     source = item.config.stash[SESSION].source(key) if measuring else None
     resumed = measuring and bool(item.config.stash[SESSION].resumed and item.config.stash[SESSION].recorded(key))
-    if ended:
-        if meter is not None:
-            meter.ended()
+    if meter is not None and (ended or (stopped and meter.windows)):
+        meter.ended()
+    if ended or (stopped and rows):
         return CaseOutcome(
             key=key,
             state=summary.state_of(rows, measured=bool(meter and meter.measured)),
@@ -241,8 +241,7 @@ def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException 
             measures=measuring,
         )
     says = str(error or report.longrepr) or type(error).__name__
-    raised = report.failed or (hasattr(report, "wasxfail") and not isinstance(error, pytest.xfail.Exception))
-    if meter is not None and raised:
+    if meter is not None and not stopped:
         meter.trouble(says)
     if report.skipped:
         return CaseOutcome(key=key, state="skipped", says=_why_skipped(report), metered=metered, measures=measuring)
@@ -267,6 +266,11 @@ def _body_ended(report: pytest.TestReport, error: BaseException | None) -> bool:
     unexpected = report.failed and str(report.longrepr).startswith(XPASS_STRICT)
     quiet = error is None and (report.passed or unexpected)
     return report.when == "call" and (quiet or isinstance(error, GateError))
+
+
+def _stopped(report: pytest.TestReport, error: BaseException | None) -> bool:
+    """Whether the test itself left out what was left of it: what it checked before that stands."""
+    return report.skipped and (isinstance(error, pytest.xfail.Exception) or not hasattr(report, "wasxfail"))
 
 
 def _why_skipped(report: pytest.TestReport) -> str:

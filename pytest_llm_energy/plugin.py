@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import sys
+import unittest
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -215,8 +216,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail an energy test whose body has ended, if its verdicts fail the gate."""
-    result = yield
+    """Fail an energy test whose body has ended, or skipped what was left of it, if its verdicts fail the gate."""
+    try:
+        result = yield
+    except (pytest.skip.Exception, unittest.SkipTest):
+        if CASE in item.stash:
+            outcomes.fail_by_verdicts(item)
+        raise
     if CASE in item.stash:
         outcomes.fail_by_verdicts(item)
     return result
