@@ -109,8 +109,9 @@ class Outcomes:
         if self.selection and self.selection.fits_nothing:
             self.problem = too_little(self.selection)
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
-        undecided = summary_of(config).decided_nothing and not config.option.collectonly
-        if undecided and session.exitstatus == pytest.ExitCode.OK:
+        found = summary_of(config)
+        undecided = found.decided_nothing or found.lacks_devices
+        if undecided and not config.option.collectonly and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = EXIT_DECIDED_NOTHING
 
 
@@ -176,6 +177,7 @@ def summary_of(config: pytest.Config) -> Summary:
     """What there is to report so far."""
     energy = config.stash[SESSION]
     journal = energy.journal if energy.journal.exists() else None
+    host = None if energy.options.replay else energy.detected
     workers = getattr(config.option, "numprocesses", None)
     return Summary(
         outcomes=config.stash[OUTCOMES].by_test,
@@ -186,6 +188,8 @@ def summary_of(config: pytest.Config) -> Summary:
         resumed=_shown(energy.options.resume, config) if energy.options.resume else None,
         no_cases=() if _single_tests(config) else tuple(config.stash[OUTCOMES].no_cases),
         selection=energy.selection or config.stash[OUTCOMES].selection,
+        device_problem=host.problem if host else None,
+        unusable=host is not None and host.unusable,
         elapsed_seconds=None
         if energy.options.replay or energy.options.resume or workers
         else time.monotonic() - energy.begun,

@@ -268,7 +268,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
         return result
     found = outcomes.summary_of(config)
     if found.cases:
-        reporter.write_line(summary.last_line(found), red=found.decided_nothing)
+        reporter.write_line(summary.last_line(found), red=found.decided_nothing or found.lacks_devices)
     if problem := config.stash[OUTCOMES].problem:
         reporter.write_line(f"energy: {problem}", red=True)
     return result
@@ -277,6 +277,9 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the tables; write the Markdown and the annotation where they are wanted."""
     found = outcomes.summary_of(config)
+    if not found.outcomes and found.device_problem:  # tests for GPUs alone are not collected then
+        for line in summary.device_lines(found):
+            terminalreporter.write_line(f"energy: {line}", yellow=True)
     if not found.outcomes or config.option.collectonly:
         return
     terminalreporter.section(f"energy: {_title(config.stash[SESSION])}")

@@ -73,6 +73,11 @@ class EnergySession:
         """This host's accelerator, detected on first use unless ``know_host`` was told."""
         return self._known_host or detect()
 
+    @property
+    def detected(self) -> Host | None:
+        """This host if anything has asked for it, which tests without our fixtures do not."""
+        return self.__dict__.get("host", self._known_host)
+
     def know_host(self, host: Host) -> None:
         """Take the controller's detection instead of repeating it."""
         self._known_host = host

@@ -1,7 +1,8 @@
 """A pytest plugin that gives pytest GPUs which are not here, and a meter that logs who used which when.
 
 Load it with ``-p tests.simulated_host``. SIMULATED_DEVICES says how many there are, SIMULATED_LOG where the windows
-are logged, as JSON lines, and SIMULATED_STRANGER, if set, the id of a process that computes on the first.
+are logged, as JSON lines, SIMULATED_STRANGER, if set, the id of a process that computes on the first, and
+SIMULATED_PROBLEM, if set, what is wrong with the others.
 """
 
 import os
@@ -45,9 +46,10 @@ def simulated_devices(count: int) -> tuple[Device, ...]:
 
 
 def simulated_host(count: int) -> Host:
+    problem = os.environ.get("SIMULATED_PROBLEM")
     if count == 0:
-        return Host(spec=CPU)
-    return Host(spec=gpu_spec("h200"), devices=simulated_devices(count), driver="simulated")
+        return Host(spec=CPU, problem=problem)
+    return Host(spec=gpu_spec("h200"), devices=simulated_devices(count), driver="simulated", problem=problem)
 
 
 class LoggingMeter:

@@ -14,6 +14,9 @@ from pytest_llm_energy.hardware.catalogue import CPU, GpuSpec, identify
 PROBE_TIMEOUT_SECONDS = 60
 """A cold driver without persistence mode takes seconds per device to answer."""
 
+HIDDEN = ("", "-1", "NoDevFiles")
+"""First entries of a ``CUDA_VISIBLE_DEVICES`` by which a caller hides all devices; the last is Slurm's."""
+
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
     """One GPU of this host.
@@ -26,6 +29,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
         mig: whether multi-instance mode is on (readings are then of the whole card).
         ecc: whether memory error correction is on.
         nvml_index: NVML's own number of it, for tools that ask for that; None where the driver does not say.
+        by_uuid: whether engines are told of it by its identifier: beside a lost device, CUDA may count otherwise.
     """
 
     index: int
@@ -35,6 +39,12 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     mig: bool | None = None
     ecc: bool | None = None
     nvml_index: int | None = None
+    by_uuid: bool = False
+
+    @property
+    def cuda_name(self) -> str:
+        """What ``CUDA_VISIBLE_DEVICES`` is to call it."""
+        return self.uuid if self.by_uuid else str(self.index)
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +64,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         devices: devices of that kind which this process may use, in PCI order.
         driver: driver version, None without devices.
         cuda: highest CUDA version the driver serves, None without devices.
-        problem: why devices that seem present cannot be used, None when all is well.
+        problem: why devices that seem present cannot be used, None when all is well, or none is wanted.
     """
 
     spec: GpuSpec
@@ -62,6 +72,11 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     driver: str | None = None
     cuda: str | None = None
     problem: str | None = None
+
+    @property
+    def unusable(self) -> bool:
+        """Whether devices seem present, and none can be used: what runs here then is not what was meant."""
+        return self.problem is not None and not self.devices
 
 
 def detect() -> Host:
@@ -83,7 +98,7 @@ def choose(probe: Probe, *, visible: str | None) -> Host:
     """
     devices = probe.devices if visible is None else _visible(probe.devices, visible)
     if not devices:
-        return Host(spec=CPU, problem=probe.problem)
+        return Host(spec=CPU, problem=None if _hides_all(visible) else probe.problem)
     kinds = Counter(identify(device.name) for device in devices)
     spec = kinds.most_common(1)[0][0]
     return Host(
@@ -95,10 +110,15 @@ def choose(probe: Probe, *, visible: str | None) -> Host:
     )
 
 
+def _hides_all(visible: str | None) -> bool:
+    """Whether the caller says that no device is to be used."""
+    return visible is not None and visible.split(",")[0].strip() in HIDDEN
+
+
 def _visible(devices: tuple[Device, ...], visible: str) -> tuple[Device, ...]:
     chosen = []
     for entry in filter(None, (part.strip() for part in visible.split(","))):
-        if entry == "-1":
+        if entry in HIDDEN:
             break
         matches = [d for d in devices if str(d.index) == entry or d.uuid.startswith(entry)]
         if len(matches) != 1:

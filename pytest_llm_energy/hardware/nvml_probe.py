@@ -17,24 +17,42 @@ def probe() -> Probe:
     except pynvml.NVMLError as error:
         return Probe(problem=f"NVML cannot start: {error}")
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        handles.sort(key=lambda handle: _pci_key(pynvml.nvmlDeviceGetPciInfo(handle)))
+        devices, lost = _devices()
         version = pynvml.nvmlSystemGetCudaDriverVersion_v2()
         return Probe(
-            devices=tuple(_device(index, handle) for index, handle in enumerate(handles)),
+            devices=devices,
             driver=_text(pynvml.nvmlSystemGetDriverVersion()),
             cuda=f"{version // 1000}.{version % 1000 // 10}",
+            problem="; ".join(lost) or None,
         )
     finally:
         pynvml.nvmlShutdown()
 
 
-def _device(index: int, handle: Any) -> Device:
+def _devices() -> tuple[tuple[Device, ...], list[str]]:
+    """Devices that answer, in PCI order, and what is wrong with the others: one that is lost costs no other."""
+    found, lost = [], []
+    count = pynvml.nvmlDeviceGetCount()
+    for number in range(count):
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+            found.append((_pci_key(pynvml.nvmlDeviceGetPciInfo(handle)), _device(handle)))
+        except pynvml.NVMLError as error:
+            lost.append(f"device {number} (as NVML counts {count}) cannot be used: {error}")
+    found.sort(key=lambda placed: placed[0])
+    devices = (device for _, device in found)
+    return tuple(
+        msgspec.structs.replace(device, index=index, by_uuid=bool(lost)) for index, device in enumerate(devices)
+    ), lost
+
+
+def _device(handle: Any) -> Device:
+    """A device, without its place among the others."""
     limit = _optional(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
     mig = _optional(pynvml.nvmlDeviceGetMigMode, handle)
     ecc = _optional(pynvml.nvmlDeviceGetEccMode, handle)
     return Device(
-        index=index,
+        index=-1,
         uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
         name=_text(pynvml.nvmlDeviceGetName(handle)),
         power_limit_watts=None if limit is None else limit / 1000,

@@ -62,6 +62,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         resumed: how to refer to the journal that the run goes on with, None when it began anew.
         no_cases: tests that have no cases on the GPU model, with their reasons.
         selection: what a time budget chose, None without one.
+        device_problem: why devices of the host that measured cannot be used, None where all can.
+        unusable: whether none of them can.
         elapsed_seconds: how long the run took in one process; None when it was replayed, resumed or had several.
     """
 
@@ -73,6 +75,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     resumed: str | None = None
     no_cases: Sequence[NoCases] = ()
     selection: Selection | None = None
+    device_problem: str | None = None
+    unusable: bool = False
     elapsed_seconds: float | None = None
 
     @property
@@ -102,6 +106,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         decides = self.judged - of_baselines if self.cases > len(alone) else self.judged
         return self.cases > 0 and decides == 0 and self.gate != "off"
 
+    @property
+    def lacks_devices(self) -> bool:
+        """Whether cases were decided without the devices that the host seems to have: no more may that pass."""
+        return self.cases > 0 and self.unusable and self.gate != "off"
+
 
 def state_of(rows: Sequence[Row], *, measured: bool) -> State:
     """State of a test whose body has ended without an error."""
@@ -113,6 +122,7 @@ def state_of(rows: Sequence[Row], *, measured: bool) -> State:
 def text_lines(summary: Summary, *, style: str = "simple") -> Iterator[str]:
     """The tables and what was left out, for the terminal."""
     levels, claims = split(summary.rows)
+    yield from device_lines(summary)
     yield from _metered(summary)
     yield from loosened_lines(summary.rows)
     if levels:
@@ -153,7 +163,17 @@ def last_line(summary: Summary) -> str:
     line = f"energy: judged {summary.judged} of {summary.cases}{detail}"
     if summary.decided_nothing:
         line += "; a gate that decided nothing does not pass (--energy-gate=off reports only)"
+    elif summary.lacks_devices:
+        line += "; a gate without this host's devices does not pass (--energy-gate=off reports only)"
     return line
+
+
+def device_lines(summary: Summary) -> Iterator[str]:
+    """What is wrong with the devices of the host that measured."""
+    if summary.device_problem:
+        yield f"this host's devices: {summary.device_problem}"
+    if summary.unusable:
+        yield "none of them was measured on; where the processor is meant, set CUDA_VISIBLE_DEVICES to nothing"
 
 
 def total_line(summary: Summary) -> str:
@@ -184,6 +204,7 @@ def markdown(summary: Summary) -> str:
     """The same as a Markdown document."""
     levels, claims = split(summary.rows)
     parts = ["## Energy", last_line(summary)]
+    parts += [f"**{line}**" for line in device_lines(summary)]
     parts += _metered(summary)
     parts += [f"**{line}**" for line in loosened_lines(summary.rows)]
     parts += [f"- {o.key}: error: {o.says}" for o in summary.outcomes.values() if o.state == "errored"]
@@ -207,15 +228,16 @@ def markdown(summary: Summary) -> str:
 
 
 def annotation(summary: Summary) -> str | None:
-    """One GitHub Actions error: for the worst failing row, or else for a case that errored; None without either."""
+    """One GitHub Actions error: the worst failing row, or a case that errored, or the devices; None without any."""
     rows = failing(summary.rows, summary.gate)
     errors = [outcome for outcome in summary.outcomes.values() if outcome.state == "errored"]
-    if not rows and not errors:
+    if not rows and not errors and not summary.lacks_devices:
         return None
     title = rows[0].verdict if rows else "error"
-    text = headline(rows[0]) if rows else f"{errors[0].key}: {errors[0].says}"
+    says = [headline(row) for row in rows] + [f"{outcome.key}: {outcome.says}" for outcome in errors]
+    says += device_lines(summary) if summary.lacks_devices and not says else []
     more = len(rows) + len(errors) - 1
-    text += f" (and {more} more)" if more else ""
+    text = says[0] + (f" (and {more} more)" if more > 0 else "")
     escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
     return f"::error title=Energy {title}::{escaped}"
 

@@ -218,7 +218,7 @@ class EnginePool:
 
 
 def _environment(devices: Sequence[Device]) -> dict[str, str]:
-    visible = ",".join(str(device.index) for device in devices)
+    visible = ",".join(device.cuda_name for device in devices)
     environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible}
     # Without it a tokenizer starts threads of its own, which warn and spin.
     return environment | {"TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "false")}
