@@ -266,8 +266,9 @@ class EnergySession:
         meter = self.meter(devices)
         if tuple(devices) not in self._openings:
             opened = self._opened(meter, devices)
-            self._openings[tuple(devices)] = opened.opening
+            # Before it is remembered: cases that begin under an opening that is nowhere make a journal unreadable.
             self.record(opened)
+            self._openings[tuple(devices)] = opened.opening
         self.record(Began(key=key, opening=self._openings[tuple(devices)]))
 
     def gpu_baselines(self, gpu: str) -> GpuBaselines:
