@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -194,18 +195,22 @@ class WorkerProcess:
         return self._stderr.read().decode(errors="replace")
 
     def end(self) -> None:
-        """End the whole process group and wait for it; harmless when it is gone already."""
+        """End the whole process group and wait for it; harmless when it is gone already.
+
+        A process that not even SIGKILL ends (the driver keeps it) is warned of by its id, and waited for no longer.
+        """
         self._signal(signal.SIGTERM)
         self._requests.put(b"")  # what ends a worker in a container: its first process heeds no signal
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(TERM_GRACE_SECONDS)
         self._signal(signal.SIGKILL)
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(GROUP_GRACE_SECONDS)
         self._wait_for_group()
-        if self._process.stdout is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdout.close()
         self._stderr.close()
+        if self.alive:
+            says = f"{self._name}: process {self.pid} did not end within {GROUP_GRACE_SECONDS:g} s of SIGKILL"
+            warnings.warn(f"{says}; it may hold its devices", RuntimeWarning, stacklevel=2)
 
     def _send(self, value: Mapping[str, object]) -> None:
         self._requests.put(msgspec.json.encode(value) + b"\n")
@@ -230,11 +235,14 @@ class WorkerProcess:
             time.sleep(0.02)
 
     def _read(self, stream: IO[bytes]) -> None:
-        try:
+        """Read answers until nobody holds the pipe's other end, and close it.
+
+        Here and in no other thread: one that closes it would wait for the lock that reading holds, for as long as
+        anything lives that the worker has forked, in its group or not.
+        """
+        with contextlib.suppress(OSError, ValueError), stream:
             for line in stream:
                 self._answers.put(line)
-        except (OSError, ValueError):
-            pass
         self._answers.put(b"")
 
     def _decode(self, line: bytes) -> Answer:
@@ -246,10 +254,13 @@ class WorkerProcess:
         return answer
 
     def _died(self, what: str) -> EngineError:
-        code = self._process.wait()
+        try:
+            reason = _exit_reason(self._process.wait(TERM_GRACE_SECONDS))
+        except subprocess.TimeoutExpired:
+            reason = "it answers no more, though it lives"
         words = self.last_words()
         self.end()
-        return EngineError(f"{self._name} died during {what!r}: {_exit_reason(code)}.{words}")
+        return EngineError(f"{self._name} died during {what!r}: {reason}.{words}")
 
 
 def _living_members(group: int) -> bool:

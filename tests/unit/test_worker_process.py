@@ -1,6 +1,11 @@
 """A worker and what its parent notices of it."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +59,54 @@ def test_an_engine_may_fork_while_requests_are_waited_for(monkeypatch: pytest.Mo
         assert done.seconds is not None
     finally:
         worker.end()
+
+
+ESCAPING = """
+import sys
+from pytest_llm_energy.serving.process import WorkerProcess
+
+forks = ["bash", "-c", "setsid sleep 60 & echo $! > escaped; read sent; read request"]
+worker = WorkerProcess(python=forks, environment={}, name="worker")
+worker._requests.put(b"go on\\n")
+while worker.alive:
+    pass
+worker.end()
+print("ended")
+"""
+
+
+def test_what_left_the_group_and_holds_the_pipe_open_keeps_nobody_waiting(tmp_path: Path) -> None:
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", ESCAPING],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
+    finally:
+        os.kill(int((tmp_path / "escaped").read_text()), signal.SIGKILL)
+
+
+def test_a_worker_that_closes_its_answers_and_lives_on_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "TERM_GRACE_SECONDS", 0.2)
+    worker = WorkerProcess(python=["bash", "-c", "exec 1>&-; sleep 60"], environment={}, name="worker")
+    with pytest.raises(EngineError, match="worker died during 'load': it answers no more, though it lives"):
+        worker.ask({"do": "load"}, deadline=60, say=ignore)
+    assert not worker.alive
+
+
+def test_a_process_that_does_not_end_is_named_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "TERM_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(process, "GROUP_GRACE_SECONDS", 0.2)
+    worker = WorkerProcess(python=["bash", "-c", "sleep 60"], environment={}, name="worker")
+    kill = worker._signal
+    monkeypatch.setattr(worker, "_signal", lambda number: None)
+    begun = time.monotonic()
+    with pytest.warns(RuntimeWarning, match=f"worker: process {worker.pid} did not end within 0.2 s of SIGKILL"):
+        worker.end()
+    assert time.monotonic() - begun < 10
+    kill(signal.SIGKILL)
