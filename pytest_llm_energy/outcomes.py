@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from pytest_llm_energy.errors import EnergyError
 from pytest_llm_energy.fixtures import BASELINES, CASE, METER, SESSION, measures
+from pytest_llm_energy.hardware.detection import Host
 from pytest_llm_energy.reporting import messages, summary
 from pytest_llm_energy.reporting.no_cases import NoCases
 from pytest_llm_energy.reporting.selection import Selection, too_little
@@ -20,6 +22,9 @@ from pytest_llm_energy.verdicts import files
 from pytest_llm_energy.verdicts.measured import CaseKey, Metered
 from pytest_llm_energy.verdicts.rows import Row, failing, worst
 from pytest_llm_energy.verdicts.segments import join_segments
+
+REFUSED = "llm_energy_refused"
+"""Of what an xdist worker hands to the controller: why it measures nothing."""
 
 EXIT_DECIDED_NOTHING = pytest.ExitCode.NO_TESTS_COLLECTED
 
@@ -81,8 +86,16 @@ class Outcomes:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Learn from an xdist worker which energy tests it selected; each selects the same."""
+        """Learn from an xdist worker which energy tests it selected, and on which host; each selects the same.
+
+        Raises:
+            UsageError: it refused to measure.
+        """
         output = getattr(node, "workeroutput", {})
+        if refused := output.get(REFUSED):
+            raise pytest.UsageError(refused)
+        if host := output.get("llm_energy_host"):
+            node.config.stash[SESSION].know_host(msgspec.convert(host, Host))
         self.cases |= msgspec.convert(output.get("llm_energy_cases", {}), dict[str, CaseKey])
         self.no_cases = msgspec.convert(output.get("llm_energy_no_cases", self.no_cases), list[NoCases])
         if selection := output.get("llm_energy_selection"):
@@ -101,11 +114,15 @@ class Outcomes:
             config.workeroutput["llm_energy_cases"] = msgspec.to_builtins(self.cases)
             config.workeroutput["llm_energy_no_cases"] = msgspec.to_builtins(self.no_cases)
             config.workeroutput["llm_energy_selection"] = msgspec.to_builtins(energy.selection)
+            config.workeroutput["llm_energy_host"] = msgspec.to_builtins(energy.detected)
             return
         try:
             join_segments(energy.journal)
         except EnergyError as error:
             self.problem = str(error)
+        if energy.options.journal is None:
+            with suppress(OSError):  # of ours, where nothing is in it
+                energy.journal.parent.rmdir()
         if self.selection and self.selection.fits_nothing:
             self.problem = too_little(self.selection)
             session.exitstatus = pytest.ExitCode.USAGE_ERROR

@@ -10,7 +10,6 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from pytest_llm_energy import markers, options, outcomes, self_test
@@ -26,7 +25,6 @@ from pytest_llm_energy.fixtures import (
     measures,
 )
 from pytest_llm_energy.hardware.catalogue import GpuSpec, catalogue, gpu_spec
-from pytest_llm_energy.hardware.detection import Host
 from pytest_llm_energy.outcomes import OUTCOMES, Outcomes
 from pytest_llm_energy.planning.ordering import engine_order
 from pytest_llm_energy.planning.sharding import Shards
@@ -70,8 +68,6 @@ def pytest_configure(config: pytest.Config) -> None:
         journal=Path(handed["llm_energy_journal"]) if handed else energy.journal or default,
         id=handed["llm_energy_session"] if handed else secrets.token_hex(4),
     )
-    if handed:
-        session.know_host(msgspec.json.decode(handed["llm_energy_host"], type=Host))
     try:
         _ = session.replayed, session.resumed
         if energy.shard:
@@ -96,15 +92,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Hand the detected host and the journal's place to an xdist worker."""
+    """Hand the suite run's id and the journal's place to an xdist worker; it alone will know of energy tests."""
     session = node.config.stash[SESSION]
-    if not session.options.replay:
-        if session.servers:
-            raise pytest.UsageError("two processes would drive the same endpoint: run energy tests on it with -n0")
-        _begin_journal(session)
     node.workerinput["llm_energy_session"] = session.id
-    node.workerinput["llm_energy_host"] = msgspec.json.encode(session.host).decode()
     node.workerinput["llm_energy_journal"] = str(session.journal)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Hand what an xdist worker refuses to do to the controller, which ends the run with it."""
+    try:
+        return (yield)
+    except pytest.UsageError as error:
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput[outcomes.REFUSED] = str(error)
+        raise
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -187,15 +189,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [items[position] for position in engine_order(places)]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Prove that the journal can be written, before anything is spent on measuring."""
+    """Prove that the journal can be written, before anything is spent on measuring.
+
+    First of all, since an xdist worker tells in this hook that it is ready.
+    """
     config = session.config
     cases = {item.nodeid: item.stash[CASE] for item in session.items if CASE in item.stash}
     config.stash[OUTCOMES].cases = cases
     energy = config.stash[SESSION]
     measures = cases and not config.option.collectonly and not energy.options.replay
-    if measures and not hasattr(config, "workerinput"):
-        _begin_journal(energy)
+    if not measures:
+        return
+    if energy.servers and hasattr(config, "workerinput"):
+        raise pytest.UsageError("two processes would drive the same endpoint: run energy tests on it with -n0")
+    _begin_journal(energy)
 
 
 @pytest.hookimpl(tryfirst=True)

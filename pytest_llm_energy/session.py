@@ -79,7 +79,7 @@ class EnergySession:
         return self.__dict__.get("host", self._known_host)
 
     def know_host(self, host: Host) -> None:
-        """Take the controller's detection instead of repeating it."""
+        """Take an xdist worker's detection instead of repeating it."""
         self._known_host = host
 
     @cached_property

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_llm_energy.errors import HardwareError
 from pytest_llm_energy.hardware.catalogue import CPU, GpuSpec, identify
 
 PROBE_TIMEOUT_SECONDS = 60
@@ -92,13 +91,15 @@ def choose(probe: Probe, *, visible: str | None) -> Host:
     Args:
         probe: all devices of the host.
         visible: the caller's ``CUDA_VISIBLE_DEVICES``, None when unset.
-
-    Raises:
-        HardwareError: ``visible`` names a device that is not there.
     """
-    devices = probe.devices if visible is None else _visible(probe.devices, visible)
+    if _hides_all(visible):
+        return Host(spec=CPU)
+    devices, unknown = (probe.devices, None) if visible is None else _visible(probe.devices, visible)
+    if not probe.devices and probe.problem:
+        unknown = None  # no entry could be known
+    problem = "; ".join(filter(None, [probe.problem, unknown])) or None
     if not devices:
-        return Host(spec=CPU, problem=None if _hides_all(visible) else probe.problem)
+        return Host(spec=CPU, problem=problem)
     kinds = Counter(identify(device.name) for device in devices)
     spec = kinds.most_common(1)[0][0]
     return Host(
@@ -106,7 +107,7 @@ def choose(probe: Probe, *, visible: str | None) -> Host:
         devices=tuple(device for device in devices if identify(device.name) == spec),
         driver=probe.driver,
         cuda=probe.cuda,
-        problem=probe.problem,
+        problem=problem,
     )
 
 
@@ -115,17 +116,18 @@ def _hides_all(visible: str | None) -> bool:
     return visible is not None and visible.split(",")[0].strip() in HIDDEN
 
 
-def _visible(devices: tuple[Device, ...], visible: str) -> tuple[Device, ...]:
-    chosen = []
+def _visible(devices: tuple[Device, ...], visible: str) -> tuple[tuple[Device, ...], str | None]:
+    """Devices that the caller names up to the first that is none, as CUDA reads it, and what is wrong with that."""
+    chosen: list[Device] = []
     for entry in filter(None, (part.strip() for part in visible.split(","))):
         if entry in HIDDEN:
             break
         matches = [d for d in devices if str(d.index) == entry or d.uuid.startswith(entry)]
         if len(matches) != 1:
             known = ", ".join(f"{d.index} ({d.uuid})" for d in devices) or "none"
-            raise HardwareError(f"CUDA_VISIBLE_DEVICES names {entry!r}; this host's devices: {known}")
+            return tuple(chosen), f"CUDA_VISIBLE_DEVICES ends at {entry!r}, which is none of {known}"
         chosen.append(matches[0])
-    return tuple(chosen)
+    return tuple(chosen), None
 
 
 def _nvidia_driver_present() -> bool:

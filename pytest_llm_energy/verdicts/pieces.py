@@ -1,5 +1,6 @@
 """Suites measured in pieces: gone on with after a cut, or split over hosts."""
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import chain, combinations
 from pathlib import Path
@@ -45,7 +46,7 @@ def carry(resumed: Journal, journal: Path) -> None:
     if place.exists():
         return
     lines = (msgspec.json.encode(record) + b"\n" for record in _finished(resumed))
-    writing = place.with_suffix(".writing")
+    writing = place.with_suffix(f".writing-{os.getpid()}")  # xdist workers begin one journal together
     try:
         writing.write_bytes(b"".join(lines))
         writing.replace(place)

@@ -1,10 +1,10 @@
+import re
 from types import SimpleNamespace
 
 import msgspec
 import pynvml
 import pytest
 
-from pytest_llm_energy.errors import HardwareError
 from pytest_llm_energy.hardware.detection import Device, Probe, choose
 from pytest_llm_energy.hardware.nvml_probe import probe
 
@@ -29,9 +29,12 @@ def test_no_visible_device_means_a_cpu() -> None:
     assert choose(PROBE, visible="").spec.key == "cpu"
 
 
-def test_a_visible_device_that_is_not_there_is_an_error_that_lists_those_that_are() -> None:
-    with pytest.raises(HardwareError, match=r"'7'.*0 \(GPU-0abc\)"):
-        choose(PROBE, visible="7")
+@pytest.mark.parametrize(("visible", "indices"), [("2,7,3", [2]), ("1,MIG-4711", [1]), ("7", [])])
+def test_visible_devices_end_at_one_that_is_not_there_and_it_is_named(visible: str, indices: list[int]) -> None:
+    host = choose(PROBE, visible=visible)
+    assert [device.index for device in host.devices] == indices
+    assert re.search(r"ends at '(7|MIG-4711)', which is none of 0 \(GPU-0abc\), 1 ", host.problem or "")
+    assert host.unusable == (not indices)
 
 
 def test_why_devices_cannot_be_used_is_kept() -> None:
