@@ -80,9 +80,12 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
 def detect() -> Host:
     """This host's accelerator, within the caller's ``CUDA_VISIBLE_DEVICES``."""
-    if sys.platform == "linux" and not _nvidia_driver_present():
+    if sys.platform == "linux" and not (DRIVER.exists() or _has_device_files()):
         return Host(spec=CPU)
-    return choose(_probe(), visible=os.environ.get("CUDA_VISIBLE_DEVICES"))
+    host = choose(_probe(), visible=os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if host.unusable and sys.platform == "linux" and not _has_device_files():
+        return Host(spec=CPU)  # a container sees the driver of its host, and was given none of its devices
+    return host
 
 
 def choose(probe: Probe, *, visible: str | None) -> Host:
@@ -130,8 +133,14 @@ def _visible(devices: tuple[Device, ...], visible: str) -> tuple[tuple[Device, .
     return tuple(chosen), None
 
 
-def _nvidia_driver_present() -> bool:
-    return any(Path(p).exists() for p in ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg"))
+DRIVER = Path("/proc/driver/nvidia/version")
+
+DEVICE_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+"""What a process has that may use devices: of Linux, and of Linux under Windows."""
+
+
+def _has_device_files() -> bool:
+    return any(path.exists() for path in DEVICE_FILES)
 
 
 def _probe() -> Probe:

@@ -1,11 +1,14 @@
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
 import pynvml
 import pytest
 
-from pytest_llm_energy.hardware.detection import Device, Probe, choose
+from pytest_llm_energy.hardware import detection
+from pytest_llm_energy.hardware.catalogue import CPU
+from pytest_llm_energy.hardware.detection import Device, Host, Probe, choose
 from pytest_llm_energy.hardware.nvml_probe import probe
 
 H200 = [Device(index=i, uuid=f"GPU-{i}abc", name="NVIDIA H200") for i in range(4)]
@@ -87,3 +90,17 @@ def test_a_lost_device_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(device.index, device.uuid) for device in found.devices] == [(0, "GPU-3"), (1, "GPU-2"), (2, "GPU-0")]
     assert [device.cuda_name for device in found.devices] == ["GPU-3", "GPU-2", "GPU-0"], "CUDA may count it"
     assert found.problem == "device 1 (as NVML counts 4) cannot be used: GPU is lost"
+
+
+def test_a_container_that_was_given_no_device_of_its_host_is_a_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, control = tmp_path / "version", tmp_path / "nvidiactl"
+    driver.touch()
+    monkeypatch.setattr(detection, "DRIVER", driver)
+    monkeypatch.setattr(detection, "DEVICE_FILES", (control,))
+    monkeypatch.setattr(detection, "_probe", lambda: Probe(problem="NVML cannot start: library not found"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert detection.detect() == Host(spec=CPU)
+    control.touch()
+    assert detection.detect().unusable
