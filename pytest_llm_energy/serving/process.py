@@ -126,7 +126,8 @@ class WorkerProcess:
         self._stdin: IO[bytes] = self._process.stdin
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
+        self._reader.start()
         threading.Thread(target=self._write, daemon=True).start()
         self._send(_modules() | {"environment": dict(environment)})
 
@@ -207,6 +208,8 @@ class WorkerProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GROUP_GRACE_SECONDS)
         self._wait_for_group()
+        # What serves in a container is in no group of ours, and gone when nothing holds the pipe's other end.
+        self._reader.join(TERM_GRACE_SECONDS)
         self._stderr.close()
         if self.alive:
             says = f"{self._name}: process {self.pid} did not end within {GROUP_GRACE_SECONDS:g} s of SIGKILL"

@@ -76,7 +76,7 @@ def test_a_sparse_rate_is_about_twice_the_dense_one_on_every_gpu() -> None:
 @pytest.mark.parametrize("trace", TRACES)
 def test_the_papers_percentages_above_the_ideal_give_its_savings(trace: str) -> None:
     ratio = (1 + table_4(trace, "vllm")) / (1 + table_4(trace, "pytorch"))
-    (saving,) = [f.value for f in published("trace-workloads").figures if f.where == {"trace": trace}]
+    (saving,) = [f.value for f in published("trace-workloads").figures if f.where["trace"] == trace]
     assert ratio - 1 == pytest.approx(saving, abs=1e-4)
 
 
