@@ -66,6 +66,8 @@ def largest_batch(scenario: Scenario, memory_gib: float) -> int:
 
 def what_fits(scenario: Scenario, memory_gib: float) -> str | None:
     """Of a scenario whose batch is too large, what would fit; None where it is not, or nothing is reckoned."""
+    if scenario.feed_forward is not None:  # it holds no keys and values
+        return None
     try:
         most = most_requests(scenario, memory_gib)
     except KeyError:  # a model of the user's own, of another shape

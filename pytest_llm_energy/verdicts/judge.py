@@ -246,6 +246,8 @@ def _phases(arm: Arm, change: Change, measured: Measured, conditions: Conditions
     series = series_of(arm, measured.arms)
     if not series:
         return None
+    if series.keys() == {1}:  # its first token comes out of the prefill
+        return Phases(prefill=change.joules, decode=None, lengths=1)
     noise = conditions.noise
     now = {length: list(JOULES.by_start(other.runs).values()) for length, other in series.items()}
     if change.side_by_side:

@@ -86,8 +86,6 @@ def phases(
         noise: how levels scatter, as far as these do not tell.
         alpha: chance, per bound, that it excludes the truth.
     """
-    if now.keys() == {1}:
-        return Phases(prefill=change, decode=None, lengths=1)
     lines = _fitted(now, then)
     if lines is None:
         return None
@@ -117,8 +115,6 @@ def interleaved_phases(
         window: how one window does as other arms have it, to be weighed in (``statistics.ratio``).
         alpha: chance, per bound, that it excludes the truth.
     """
-    if now.keys() == {1}:
-        return Phases(prefill=change, decode=None, lengths=1)
     lines = _fitted(now, then)
     if lines is None:
         return None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_llm_energy import MODELS, Beam, Model, Scenario, Speculation
+from pytest_llm_energy import MODELS, Beam, FeedForward, Model, Scenario, Speculation
 from pytest_llm_energy.serving.memory import (
     MOST_REQUESTS,
     cache_bytes_per_token,
@@ -69,3 +69,9 @@ def test_nothing_is_reckoned_of_a_model_of_another_shape() -> None:
         model=Model(name="odd", model_type="odd", config={"d_model": 8}), input_tokens=1, output_tokens=1
     )
     assert what_fits(odd, 16) is None
+
+
+def test_nothing_is_reckoned_of_layers_that_hold_no_keys_and_values() -> None:
+    crowd = LLAMA.replace(input_tokens=1, batch_size=10**6)
+    assert what_fits(crowd, 16) is not None
+    assert what_fits(crowd.replace(feed_forward=FeedForward()), 16) is None
