@@ -37,7 +37,8 @@ class Plan:
         retries: further tries for invalid or disturbed readings, per arm.
         warm_up_batches: most batches before metering; two at least are run.
         warm_up_seconds: time after which warming up ends even if batches still get faster.
-        settled: relative difference of consecutive batches' durations below which warming up ends.
+        settled: part by which a batch must be faster than the one before for warming up to go on. A slower one is
+            noise, which no further batch would end.
     """
 
     runs: int
@@ -341,21 +342,22 @@ def _run(
 
 
 def _warm_up(work: Work, plan: Plan, say: Say) -> int:
-    """Run until batches take equally long; the number of batches that fill a window."""
+    """Run until batches get no faster; the number of batches that fill a window."""
     begun = time.monotonic()
-    previous = math.inf
+    previous = fastest = math.inf
     work.prepare()
     for number in range(1, plan.warm_up_batches + 1):
         say(f"warming up {work.name} (batch {number})")
         served = work.run(1)
         seconds = served.ended - served.started
-        settled = abs(seconds - previous) <= plan.settled * seconds
+        fastest = min(fastest, seconds)
+        settled = seconds >= (1 - plan.settled) * previous
         if number >= 2 and (settled or time.monotonic() - begun > plan.warm_up_seconds):
             break
         previous = seconds
     if work.endless:
         return 1
-    batches = max(1, math.ceil(plan.window_seconds / max(seconds, 1e-7)))
+    batches = max(1, math.ceil(plan.window_seconds / max(fastest, 1e-7)))
     while batches > MANY:
         # One short call says little about many of them: run what should fill the window, and see.
         served = work.run(batches)

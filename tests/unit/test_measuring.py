@@ -135,10 +135,16 @@ def test_what_is_too_short_to_be_timed_alone_fills_its_window_too() -> None:
     assert log[-1][1] * 1e-5 >= 0.5
 
 
-def test_warming_up_ends_when_batches_take_equally_long() -> None:
+def test_warming_up_ends_when_batches_get_no_faster() -> None:
     log: list[tuple[str, int]] = []
     measured(ScriptedMeter(), [Steps("a", [9.0, 3.0, 1.0, 1.01], log)], Plan(runs=2, window_seconds=0.5))
     assert log == [("a", 1)] * 6
+
+
+def test_batches_that_scatter_are_not_warmed_up_for_ever_and_fill_their_windows_when_fast() -> None:
+    log: list[tuple[str, int]] = []
+    measured(ScriptedMeter(), [Steps("a", [1.0, 1.3, 0.8, 1.2, 0.7], log)], Plan(runs=2, window_seconds=3.0))
+    assert log == [("a", 1), ("a", 1), ("a", 3), ("a", 3)]
 
 
 @pytest.mark.parametrize("kind", ["invalid", "disturbed"])
