@@ -58,7 +58,7 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
         window: between windows of an engine start, where little is known of an arm.
         start: between engine starts of a session.
         session: between sessions on the same boards.
-        board: between boards, where little is known of a level.
+        board: between boards, where little is known of a level, if its windows scatter by ``USUAL_WINDOWS``.
         unread: baselines that could not be read, and are left out.
         by_work: windows of each work that baselines hold, by what was served in words (``work_of``).
     """
@@ -71,7 +71,9 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
     by_work: Mapping[str, Spread] = {}
 
     def windows_of(self, identity: Identity | None) -> Component:
-        """Between windows of one work: as baselines of this GPU model have it, amid what is known of all.
+        """Between windows of one work: as baselines of this GPU model have it, or as what is known of all.
+
+        Works scatter too differently for the others to say anything beside what is known of one.
 
         Args:
             identity: what was served; None for a callable.
@@ -79,8 +81,15 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
         own = self.by_work.get(work_of(identity)) if identity is not None else None
         if own is None or not own.freedom:
             return self.window
-        found = weighed(self.window.spread, Spread(own.variance, min(own.freedom, OWN_WORTH)))
+        found = Spread(own.variance, min(own.freedom, OWN_WORTH))
+        if own.freedom < OWN_ALONE:
+            found = weighed(self.window.spread, found)
         return Component(sd=math.sqrt(found.variance), freedom=found.freedom, seen=1, measured=True)
+
+    def boards_of(self, windows: Spread) -> Spread:
+        """Between boards, where nothing else is known of a level than how its windows scatter."""
+        known = weighed(self.window.spread, windows) if windows.freedom else self.window.spread
+        return Spread(self.board.sd**2 * _board_share(known), self.board.freedom)
 
 
 ASSUMED = Noise(
@@ -106,9 +115,20 @@ OWN_WORTH = 4.0
 """Degrees of freedom, at most, that windows of the same work count for where they were recorded in other sessions:
 what the host's processor limits scatters differently on another host."""
 
+OWN_ALONE = 2.0
+"""Degrees of freedom from which on they stand alone."""
+
 WINDOWS_WORTH = 10.0
 """How many levels of another GPU model the windows' assumption counts for beside those of this one: a third of what
 it was fitted to, for it is of H200s."""
+
+USUAL_WINDOWS = ASSUMED.window.sd
+"""What levels differ by between boards is told for windows that scatter so."""
+
+BOARDS_BY_WINDOWS = 0.5
+"""The variance between boards grows as this power of that between windows: what waits for the host's processor
+scatters from window to window, and more from host to host. Of 127 levels on two to six H200s (2026-11-21, 22) the
+exponent was 0.51."""
 
 BOARDS_WORTH = 5.0
 """How many differences between boards that assumption counts for beside those of a GPU model."""
@@ -174,7 +194,7 @@ def pooled(
     others = [level for level in levels if of is None or level.name[:2] != (of.finding, of.case)]
     session = _session(others, window.spread, start.spread)
     by_work = {work: within(starts) for work, starts in _starts_by_work(levels).items()}
-    return Noise(window=window, start=start, session=session, board=_board(others), by_work=by_work)
+    return Noise(window=window, start=start, session=session, board=_board(others, window.spread), by_work=by_work)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,22 +331,30 @@ def _session(levels: Sequence[_Level], window: Spread, start: Spread) -> Compone
     return msgspec.structs.replace(found, seen=len(distinct), boards=len(boards))
 
 
-def _board(levels: Sequence[_Level]) -> Component:
-    """Between boards, on which levels differ as widely as windows do between works; all share the few boards."""
-    by_boards = [found for level in levels if len(found := _by_boards(level)) > 1]
-    if not by_boards:
+def _board(levels: Sequence[_Level], window: Spread) -> Component:
+    """Between boards, of levels whose windows scatter as usual.
+
+    Levels differ in it as widely as windows do between works; all share the few boards.
+    """
+    known = [(level, found) for level in levels if len(found := _by_boards(level)) > 1]
+    if not known:
         return ASSUMED.board
-    seen = [
-        within([[statistics.fmean(s.mean for s in sessions) for sessions in found.values()]]) for found in by_boards
-    ]
+    by_boards = [found for _, found in known]
+    seen = []
+    for level, found in known:
+        apart = within([[statistics.fmean(s.mean for s in sessions) for sessions in found.values()]])
+        share = _board_share(weighed(window, level.windows) if level.windows.freedom else window)
+        seen.append(Spread(apart.variance / share, apart.freedom))
     apart = typical(
-        _not_equal(seen),
-        ASSUMED.board.spread,
-        worth=BOARDS_WORTH,
-        counting=distinct_differences(by_boards),
+        _not_equal(seen), ASSUMED.board.spread, worth=BOARDS_WORTH, counting=distinct_differences(by_boards)
     )
     boards = {boards for of_level in by_boards for boards in of_level}
     return Component(sd=math.sqrt(apart.variance), freedom=apart.freedom, seen=len(boards), measured=True)
+
+
+def _board_share(windows: Spread) -> float:
+    """Variance between boards of a level whose windows scatter so, in that of one where they do as usual."""
+    return float((windows.variance / USUAL_WINDOWS**2) ** BOARDS_BY_WINDOWS)
 
 
 def _not_equal(spreads: Sequence[Spread]) -> list[Spread]:

