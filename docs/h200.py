@@ -32,6 +32,9 @@ SESSIONS = (
     "seventh-session-compile",
     "eighth-session",
     "ninth-session",
+    "tenth-session",
+    "tenth-session-two-devices",
+    "tenth-session-four-devices",
 )
 """Journals, named by when they were measured; those of one session ran side by side on one host."""
 
@@ -65,8 +68,9 @@ def expected_serving(journal: Journal, key: CaseKey) -> Serving:
     plan = dataclasses.replace(GPU_PLAN, window_seconds=shortest)
     baseline = read_baseline(BASELINES, key.gpu, key.finding)
     batches = list(recorded_batches(baseline, key.case)) if baseline else []
-    arms = {(ran.series, ran.arm) for ran in journal.records if isinstance(ran, Ran) and ran.key == key}
-    known = [(bool(identity.get("torch_compile")), seconds) for identity, seconds in batches]
+    runs = [ran for ran in journal.records if isinstance(ran, Ran) and ran.key == key]
+    arms, served = {(ran.series, ran.arm) for ran in runs}, [ran.identity for ran in runs]
+    known = [(bool(each.get("torch_compile")), seconds) for each, seconds in batches if each in served]
     return sum(
         (
             arm_serving(seconds, plan, compiled=compiled)

@@ -19,7 +19,7 @@ def batched(alone: Scenario, size: int) -> Arms:
 @pytest.mark.energy_cases(
     "arms",
     cpu=[batched(SMALL_TALK, n) for n in (2, 4, 8, 16)],
-    gpu=at_batch_sizes(lambda n: batched(SERVED_LLAMA, n), usual=(4, 64), least=2),
+    gpu=at_batch_sizes(lambda n: batched(SERVED_LLAMA, n), usual=(64,), least=2),
 )
 def test_energy_per_token_falls_as_the_batch_grows(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(

@@ -11,7 +11,7 @@ NO_GRAPHS = "CUDA graphs are of GPUs"
 ARMS = Arms(graphs=SERVED_LLAMA, eager=SERVED_LLAMA.replace(enforce_eager=True))
 
 
-@pytest.mark.energy_cases("arms", cpu=NO_GRAPHS, gpu=at_batch_sizes(lambda n: ARMS.at(batch_size=n), usual=(1, 8)))
+@pytest.mark.energy_cases("arms", cpu=NO_GRAPHS, gpu=at_batch_sizes(lambda n: ARMS.at(batch_size=n), usual=(1,)))
 def test_graphs_save_energy(energy_meter: EnergyMeter, arms: Arms) -> None:
     # The paper does not say of which batch its sizes are, and graphs save less the larger it is.
     sizes = ["saves-on-a100", "saves-on-a6000"] if arms.batch_size == 1 else []

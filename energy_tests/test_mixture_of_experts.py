@@ -49,7 +49,7 @@ BESIDE_7B = Arms(**FULL_SIZE, dense_7b=FULL_SIZE["dense"].replace(model="OLMo-7B
 @pytest.mark.energy_cases(
     "arms",
     cpu="7 billion parameters take two cores too long",
-    gpu=at_batch_sizes(lambda n: BESIDE_7B.at(batch_size=n), usual=(8,)),
+    gpu=at_batch_sizes(lambda n: BESIDE_7B.at(batch_size=n), usual=()),
 )
 def test_both_take_less_than_a_dense_model_of_seven_billion(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(energy_meter.compare(arms), saves, published="below-the-dense-7b")

@@ -61,6 +61,6 @@ def test_speculation_costs_at_large_batches(energy_meter: EnergyMeter, arms: Arm
     energy_meter.check(energy_meter.compare(arms), costs, published="costs-at-large-batch")
 
 
-@pytest.mark.energy_cases("arms", cpu=NOT_ACCEPTED, gpu=at(16, full=(32,)))
+@pytest.mark.energy_cases("arms", cpu=NOT_ACCEPTED, gpu=at(full=(16, 32)))
 def test_in_between_levels_alone_are_judged(energy_meter: EnergyMeter, arms: Arms) -> None:
     energy_meter.check(energy_meter.compare(arms))
