@@ -204,6 +204,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     if energy.servers and hasattr(config, "workerinput"):
         raise pytest.UsageError("two processes would drive the same endpoint: run energy tests on it with -n0")
+    energy.to_come = {
+        item.stash[CASE]: tuple(markers.scenarios(item))
+        for item in session.items
+        if item.nodeid in cases and not (_takes_no_time(item) or item.get_closest_marker("skip"))
+    }
     _begin_journal(energy)
 
 
@@ -246,6 +251,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         session = item.config.stash[SESSION]
         if CASE in item.stash:
             session.live.clear()
+            session.to_come.pop(item.stash[CASE], None)
             # A case that is not measured takes no time: what is alive may serve the one after it.
             if not session.replayed and not (nextitem and _takes_no_time(nextitem)):
                 session.retain(markers.engine_keys(nextitem) if nextitem else ())

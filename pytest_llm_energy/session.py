@@ -1,6 +1,7 @@
 """What one pytest process holds while it measures: host, meters, engines, journal."""
 
 import datetime
+import itertools
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -51,6 +52,7 @@ class EnergySession:
         id: of the suite run, the same in all its processes.
         begun: monotonic seconds at which this process was configured.
         selection: what a time budget chose; None without one, and until tests are collected.
+        to_come: scenarios of the cases that have not ended, which this process is to measure as far as it is known.
     """
 
     def __init__(self, options: EnergyConfig, live: Live, *, process: str, journal: Path, id: str) -> None:
@@ -60,6 +62,7 @@ class EnergySession:
         self.id = id
         self.begun = time.monotonic()
         self.selection: Selection | None = None
+        self.to_come: dict[CaseKey, tuple[Scenario, ...]] = {}
         self._process = process
         self._meters: dict[tuple[Device, ...], Meter] = {}
         self._openings: dict[tuple[Device, ...], str] = {}
@@ -176,6 +179,8 @@ class EnergySession:
             name=f"{self.id}-{self._process}",
             deadline=self.options.deadline_seconds,
             on_start=self._engine_started,
+            coming=lambda: itertools.chain.from_iterable(self.to_come.values()),
+            again=(self.options.starts or 1) > 1,
         )
 
     @cached_property

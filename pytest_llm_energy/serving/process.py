@@ -93,7 +93,11 @@ Answer = Done | Failed | Stage
 
 
 class WorkerProcess:
-    """A worker in a process group of its own."""
+    """A worker in a process group of its own.
+
+    Attributes:
+        name: what errors call it.
+    """
 
     def __init__(self, *, python: Sequence[str], environment: Mapping[str, str], name: str) -> None:
         """Start the interpreter; returns before it has imported anything.
@@ -101,12 +105,13 @@ class WorkerProcess:
         Args:
             python: command prefix that runs a Python, such as ``[sys.executable]``.
             environment: variables set on top of this process's own.
-            name: what errors call this worker.
+            name: what errors call it.
 
         Raises:
             EngineError: the command cannot be started.
         """
-        self._name = name
+        self.name = name
+        self._told: list[str] = []
         self._stderr = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - lives as long as the worker
         try:
             self._process = subprocess.Popen(
@@ -141,6 +146,20 @@ class WorkerProcess:
         """Whether the process still runs."""
         return self._process.poll() is None
 
+    def tell(self, request: Mapping[str, object]) -> None:
+        """Send a request whose answer ``wait`` waits for, or else the next request."""
+        self._told.append(str(request["do"]))
+        self._send(request)
+
+    def wait(self, *, deadline: float, say: Callable[[str], None]) -> None:
+        """Wait until everything that the worker was told is done.
+
+        Raises:
+            EngineError: as of ``ask``.
+        """
+        while self._told:
+            self._answer(self._told.pop(0), deadline=deadline, say=say)
+
     def ask(self, request: Mapping[str, object], *, deadline: float, say: Callable[[str], None]) -> Done:
         """Send a request and wait for its answer.
 
@@ -153,8 +172,11 @@ class WorkerProcess:
             EngineError: the worker refused, failed, died, spoke nonsense or took too long; it is ended
                 unless it merely refused or failed.
         """
-        what = str(request["do"])
+        self.wait(deadline=deadline, say=say)
         self._send(request)
+        return self._answer(str(request["do"]), deadline=deadline, say=say)
+
+    def _answer(self, what: str, *, deadline: float, say: Callable[[str], None]) -> Done:
         until = time.monotonic() + deadline
         while True:
             left = until - time.monotonic()
@@ -169,7 +191,7 @@ class WorkerProcess:
                 words = self.last_words()
                 self.end()
                 raise EngineError(
-                    f"{self._name} did not finish {what!r} within {deadline:g} s (--energy-deadline) and was ended."
+                    f"{self.name} did not finish {what!r} within {deadline:g} s (--energy-deadline) and was ended."
                     + words
                 ) from None
             if not line:
@@ -180,8 +202,8 @@ class WorkerProcess:
             elif isinstance(answer, Failed):
                 words = "" if answer.kind == "refused" else self.last_words()
                 if answer.kind == "out-of-memory" or OUT_OF_MEMORY.search(self._written()):
-                    raise OutOfMemoryError(f"{self._name} ran out of memory: {answer.message}{words}")
-                raise EngineError(f"{self._name} could not {what}: {answer.message}{words}")
+                    raise OutOfMemoryError(f"{self.name} ran out of memory: {answer.message}{words}")
+                raise EngineError(f"{self.name} could not {what}: {answer.message}{words}")
             else:
                 return answer
 
@@ -212,7 +234,7 @@ class WorkerProcess:
         self._reader.join(TERM_GRACE_SECONDS)
         self._stderr.close()
         if self.alive:
-            says = f"{self._name}: process {self.pid} did not end within {GROUP_GRACE_SECONDS:g} s of SIGKILL"
+            says = f"{self.name}: process {self.pid} did not end within {GROUP_GRACE_SECONDS:g} s of SIGKILL"
             warnings.warn(f"{says}; it may hold its devices", RuntimeWarning, stacklevel=2)
 
     def _send(self, value: Mapping[str, object]) -> None:
@@ -253,7 +275,7 @@ class WorkerProcess:
             answer: Answer = msgspec.json.decode(line, type=Answer)
         except msgspec.DecodeError as error:
             self.end()
-            raise EngineError(f"{self._name} answered what is no answer ({error}): {line[:200]!r}") from error
+            raise EngineError(f"{self.name} answered what is no answer ({error}): {line[:200]!r}") from error
         return answer
 
     def _died(self, what: str) -> EngineError:
@@ -263,7 +285,7 @@ class WorkerProcess:
             reason = "it answers no more, though it lives"
         words = self.last_words()
         self.end()
-        return EngineError(f"{self._name} died during {what!r}: {reason}.{words}")
+        return EngineError(f"{self.name} died during {what!r}: {reason}.{words}")
 
 
 def _living_members(group: int) -> bool:

@@ -4,7 +4,7 @@ Standard library only, since it may run in another interpreter than pytest's; en
 The parent meters: it opens a window, sends ``run``, and closes the window with the monotonic times answered here.
 
 Requests, one JSON object a line: ``load``, ``prepare``, ``run``; ``serve`` and ``stop`` for engines that serve
-online. Answers: ``stage`` (any number, while working),
+online; ``import`` ahead of ``load`` where there is time for it. Answers: ``stage`` (any number, while working),
 then one of ``done`` or ``failed``.
 """
 
@@ -18,7 +18,6 @@ import queue
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +43,9 @@ class Worker:
     def __init__(self, answers: TextIO) -> None:
         self._answers = answers
         self._engine: Any = None
+        self._settings = _settings()  # before an engine sets its own
         self._actions: dict[str, Callable[..., dict[str, Any]]] = {
+            "import": self._import,
             "load": self._load,
             "prepare": self._prepare,
             "run": self._run,
@@ -65,24 +66,22 @@ class Worker:
             place = f"{Path(last.filename).name}:{last.lineno}"
             self._answer(event="failed", kind=kind, message=f"{type(error).__name__}: {error} ({place})")
 
+    def _import(self, engine: str) -> dict[str, Any]:
+        """Have an engine's stack imported before a scenario is loaded into it."""
+        _module(engine)
+        return {}
+
     def _load(self, **request: Any) -> dict[str, Any]:
         identity = request["identity"]
-        started = time.monotonic()
-        settings = _settings(request.get("arguments") or {})
         self._stage(f"importing {identity['engine']}")
         kind = next((f"_{kind}" for kind in ("online", "feed_forward") if identity.get(kind)), "")
-        try:
-            module = importlib.import_module(f".engines.{identity['engine']}{kind}", __package__)
-        except ImportError as error:
-            raise RefusedError(
-                f"{sys.executable} cannot import engine {identity['engine']!r}: {error}. "
-                f"Install it there, e.g. pip install 'pytest-llm-energy[{identity['engine']}]', or name the Python "
-                f"that has it: --energy-python {identity['engine']}=COMMAND (--energy-against for the other stack)"
-            ) from error
-        self._engine = module.Engine(request, self._stage)
+        self._engine = _module(identity["engine"], kind).Engine(request, self._stage)
+        arguments = {f"argument {n}": json.dumps(v) for n, v in sorted((request.get("arguments") or {}).items())}
         # An engine that is a client knows of the server's stack; its own interpreter does not matter.
-        stack = getattr(self._engine, "stack", None) or settings | _versions(self._engine.packages)
-        return {"seconds": time.monotonic() - started, "stack": stack, "processes": _family()}
+        stack = getattr(self._engine, "stack", None) or (
+            self._settings | arguments | _versions(self._engine.packages)
+        )
+        return {"stack": stack, "processes": _family()}
 
     def _prepare(self, work: dict[str, Any]) -> dict[str, Any]:
         self._engine.prepare(work)
@@ -105,6 +104,17 @@ class Worker:
         self._answers.flush()
 
 
+def _module(engine: str, kind: str = "") -> Any:
+    try:
+        return importlib.import_module(f".engines.{engine}{kind}", __package__)
+    except ImportError as error:
+        raise RefusedError(
+            f"{sys.executable} cannot import engine {engine!r}: {error}. "
+            f"Install it there, e.g. pip install 'pytest-llm-energy[{engine}]', or name the Python "
+            f"that has it: --energy-python {engine}=COMMAND (--energy-against for the other stack)"
+        ) from error
+
+
 def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
@@ -119,14 +129,12 @@ NOT_RECORDED = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CUDA_VISIBLE_DEVICES", "C
 """Parts of names whose values are secret, or ours."""
 
 
-def _settings(arguments: dict[str, Any]) -> dict[str, str]:
-    """Python, environment variables, and engine arguments given by the user; before an engine sets its own."""
+def _settings() -> dict[str, str]:
+    """Python and environment variables."""
     found = {"python": platform.python_version()}
     for name, value in sorted(os.environ.items()):
         if name.startswith(RECORDED_VARIABLES) and not any(part in name for part in NOT_RECORDED):
             found[f"env {name}"] = value
-    for name, given in sorted(arguments.items()):
-        found[f"argument {name}"] = json.dumps(given)
     return found
 
 
