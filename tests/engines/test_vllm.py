@@ -15,7 +15,7 @@ import pytest
 
 from pytest_llm_energy import MODELS, Beam, FeedForward, Model, Online, Sample, Scenario, Speculation
 from pytest_llm_energy.errors import EngineError
-from pytest_llm_energy.serving.pool import EnginePool
+from pytest_llm_energy.serving.pool import Engine, EnginePool
 from pytest_llm_energy.serving.stack import Stack
 from pytest_llm_energy.verdicts.journal import read_journal
 
@@ -68,6 +68,29 @@ def test_static_batches_are_served_and_counted_and_nothing_outlives_the_engine(p
         engine.prepare(TINY.replace(decoding=Beam()), ignore)
     pool.retain(())
     assert not engine.alive
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+
+
+@needs_vllm
+def test_an_engine_whose_stack_was_imported_ahead_serves_and_is_recorded_as_any() -> None:
+    other = TINY.replace(model="tiny-olmo")
+    running: list[set[int]] = []
+
+    def on_start(engine: Engine, scenario: Scenario) -> None:
+        running.append({child.pid for child in psutil.Process().children()})
+
+    ahead = EnginePool(name="ahead", deadline=600, on_start=on_start, coming=lambda: (TINY, other))
+    try:
+        first, second = (ahead.engine(each, (), ignore, stack=VLLM) for each in (TINY, other))
+        assert second.pid in running[0]
+        assert first.stack == second.stack
+        assert second.run(other, 2, ignore).output_tokens == 2 * 6
+        family = [child for each in (first, second) for child in psutil.Process(each.pid).children(recursive=True)]
+    finally:
+        ahead.close()
+    assert not first.alive
+    assert not second.alive
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
 
