@@ -204,11 +204,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     if energy.servers and hasattr(config, "workerinput"):
         raise pytest.UsageError("two processes would drive the same endpoint: run energy tests on it with -n0")
-    energy.to_come = {
-        item.stash[CASE]: tuple(markers.scenarios(item))
-        for item in session.items
-        if item.nodeid in cases and not (_takes_no_time(item) or item.get_closest_marker("skip"))
-    }
+    energy.to_come = (
+        {}
+        if energy.options.self_test
+        else {
+            item.stash[CASE]: tuple(markers.scenarios(item))
+            for item in session.items
+            if item.nodeid in cases and not (_takes_no_time(item) or item.get_closest_marker("skip"))
+        }
+    )
     _begin_journal(energy)
 
 

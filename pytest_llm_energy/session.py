@@ -69,6 +69,7 @@ class EnergySession:
         self._segment: Segment | None = None
         self._known_host: Host | None = None
         self._settling_seconds = 0.0
+        self._leased: tuple[Device, ...] = ()
         self._gpu_baselines: dict[str, GpuBaselines] = {}
 
     @cached_property
@@ -204,9 +205,13 @@ class EnergySession:
         if not self.host.devices:
             return ()
         if len(self.leases.held) != count:
-            self.pool.close()
-            self.leases.release()
+            if self.leases.held:
+                self.pool.close()
+                self.leases.release()
             self.leases.acquire(count, timeout_seconds=self.options.lease_timeout_seconds, say=say)
+            if self.leases.held != self._leased:
+                self.pool.spares.end()  # they see the devices of before
+                self._leased = self.leases.held
         return self.leases.held
 
     def retain(self, engine_keys: Collection[str]) -> None:

@@ -1,10 +1,9 @@
 """Engines that are alive: started when first wanted, ended when nothing to come wants them."""
 
-import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
@@ -12,6 +11,7 @@ from pytest_llm_energy.errors import EngineError
 from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.serving.process import Done, WorkerProcess
 from pytest_llm_energy.serving.scenario import ENGINE_FIELDS, Scenario, Served
+from pytest_llm_energy.serving.spares import Spares, imported
 from pytest_llm_energy.serving.stack import Side, Stack
 
 Say = Callable[[str], None]
@@ -20,8 +20,6 @@ Say = Callable[[str], None]
 EngineKey = tuple[str, tuple[str, ...], Side]
 """What an engine is, the devices it is on, and its stack."""
 
-SpareKey = tuple[tuple[str, ...], tuple[tuple[str, str], ...], str]
-"""Command and environment of a worker, and the engine whose stack it has imported."""
 
 PRESENT = Stack()
 """pytest's own Python for every engine."""
@@ -79,9 +77,7 @@ class Engine:
             "arguments": self._arguments,
             "endpoint": self.endpoint,
         }
-        asked = time.monotonic()
         done = self._ask(request, say)
-        self.load_seconds = time.monotonic() - asked
         self.stack = done.stack or {}
         self.processes = done.processes or ()
 
@@ -146,9 +142,8 @@ class Engine:
 class EnginePool:
     """Keeps an engine per engine key and devices, so that consecutive tests share a start.
 
-    Importing vLLM takes a third of an engine start (16 s of 45 s on a host of H200s, 2026-11-22, vLLM 0.25.1).
-    While an engine loads, a spare worker imports the same for the next one to come, which then has only its model
-    to load. Nothing that is metered is disturbed: an engine counts as started when the spare is ready too.
+    Attributes:
+        spares: workers that import, while an engine loads, what the next one to come needs.
     """
 
     def __init__(
@@ -174,7 +169,7 @@ class EnginePool:
         self._on_start = on_start
         self._coming = coming
         self._again = again
-        self._spares: dict[SpareKey, WorkerProcess] = {}
+        self.spares = Spares()
         self._engines: dict[EngineKey, Engine] = {}
         self._numbers = itertools.count(1)
 
@@ -206,23 +201,23 @@ class EnginePool:
         title = f"engine {scenario.engine} with {scenario.preset.name}" + (
             f" at {stack.endpoint}" if stack.endpoint else ""
         )
-        environment = _environment(devices)
-        spare: SpareKey = (tuple(stack.python(scenario.engine)), tuple(environment.items()), scenario.engine)
-        self._end_spares(of=environment)
-        worker = self._spares.pop(spare, None) or WorkerProcess(
-            python=spare[0], environment=environment, name=title
-        )
+        python, environment = stack.python(scenario.engine), _environment(devices)
+        spare = imported(scenario.engine, python=python, environment=environment)
+        worker = self.spares.take(spare) or WorkerProcess(python=python, environment=environment, name=title)
         worker.name = title
         engine = Engine(scenario, worker, stack=stack, start=start, deadline=self._deadline)
         self._engines[key] = engine
         try:
             if self._is_followed(scenario, stack):
-                self._import_ahead(spare)
+                self.spares.begin(spare)
+            asked = time.monotonic()
             engine.load(say)
-            self._wait_for(spare, say)
+            self.spares.wait_for(spare, say)
+            engine.load_seconds = time.monotonic() - asked
             self._on_start(engine, scenario)
         except BaseException:
             self.discard(scenario, stack.side)
+            self.spares.end([spare])
             raise
         return engine
 
@@ -237,7 +232,7 @@ class EnginePool:
     def close(self) -> None:
         """End every engine, and what waits to become one."""
         self._end(list(self._engines))
-        self._end_spares()
+        self.spares.end()
 
     def _is_followed(self, scenario: Scenario, stack: Stack) -> bool:
         """Whether another start of the same engine, on as many devices of the same stack, is to come."""
@@ -247,27 +242,6 @@ class EnginePool:
             (each.engine, each.tensor_parallel_size) == alike and each.engine_key not in alive
             for each in self._coming()
         )
-
-    def _import_ahead(self, key: SpareKey) -> None:
-        python, environment, engine = key
-        with contextlib.suppress(EngineError):  # a start that needs it says so
-            worker = WorkerProcess(python=python, environment=dict(environment), name=f"spare of {engine}")
-            self._spares[key] = worker
-            worker.tell({"do": "import", "engine": engine})
-
-    def _wait_for(self, key: SpareKey, say: Say) -> None:
-        """Nothing may be at work beside what is metered; a spare that failed is none."""
-        if worker := self._spares.get(key):
-            say("importing for the next engine")
-            try:
-                worker.wait(deadline=self._deadline, say=say)
-            except EngineError:
-                self._spares.pop(key).end()
-
-    def _end_spares(self, of: Mapping[str, str] | None = None) -> None:
-        """End spares; where an environment is given, those of any other: they see other devices."""
-        for key in [key for key in self._spares if of is None or dict(key[1]) != of]:
-            self._spares.pop(key).end()
 
     def _end(self, keys: Iterable[EngineKey]) -> None:
         for key in keys:

@@ -158,7 +158,12 @@ class WorkerProcess:
             EngineError: as of ``ask``.
         """
         while self._told:
-            self._answer(self._told.pop(0), deadline=deadline, say=say)
+            try:
+                self._answer(self._told[0], deadline=deadline, say=say)
+            except EngineError:  # an answer too; what else breaks in leaves it to come
+                del self._told[0]
+                raise
+            del self._told[0]
 
     def ask(self, request: Mapping[str, object], *, deadline: float, say: Callable[[str], None]) -> Done:
         """Send a request and wait for its answer.

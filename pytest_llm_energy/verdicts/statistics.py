@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pytest_llm_energy.verdicts.noise import ASSUMED, Component, Noise
+from pytest_llm_energy.verdicts.noise import Component, Noise
 from pytest_llm_energy.verdicts.scatter import Spread, weighed, within
 
 ALPHA = 0.01
@@ -121,15 +121,8 @@ def _between_sessions(reference: Sample, others: Component) -> Spread:
 
 
 def _between_boards(reference: Sample, others: Spread) -> Spread:
-    """Variance between boards: from those of the reference, and what other levels show.
-
-    Some levels differ by ten times as much as others whose windows scatter alike, and a suite of fifty has a few
-    of them. So where a level has no boards of its own to compare, what others show is worth no more than the
-    assumption.
-    """
+    """Variance between boards: from those of the reference, and what other levels show."""
     means = [statistics.fmean(map(math.log, levels)) for levels in reference.by_board]
-    if len(means) < 2:
-        return Spread(others.variance, min(others.freedom, ASSUMED.board.freedom))
     return weighed(others, within([means]))
 
 

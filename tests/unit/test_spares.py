@@ -3,18 +3,23 @@
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_llm_energy import Scenario
 from pytest_llm_energy.errors import EngineError
-from pytest_llm_energy.hardware.detection import Device
+from pytest_llm_energy.options import EnergyConfig
+from pytest_llm_energy.reporting.live import Silent
 from pytest_llm_energy.serving import pool as pools
+from pytest_llm_energy.serving import spares
 from pytest_llm_energy.serving.pool import Engine, EnginePool
 from pytest_llm_energy.serving.process import Done, WorkerProcess
 from pytest_llm_energy.serving.stack import Stack
-from tests.simulated_host import simulated_devices
+from pytest_llm_energy.session import EnergySession
+from pytest_llm_energy.verdicts.measured import CaseKey
+from tests.simulated_host import simulated_devices, simulated_host
 from tests.unit.measurements import PLAIN
 
 ZERO, ONE = simulated_devices(2)
@@ -30,6 +35,7 @@ class Workers:
     running: list["Worker"] = field(default_factory=list)
     started: int = 0
     fails: bool = False
+    raises: dict[str, BaseException] = field(default_factory=dict)
 
 
 class Worker:
@@ -50,9 +56,13 @@ class Worker:
     def wait(self, **_: Any) -> None:
         if self.all.fails:
             raise EngineError("cannot be imported")
+        if error := self.all.raises.get("ready"):
+            raise error
         self.all.log.append(f"{self.number} ready")
 
     def ask(self, request: Mapping[str, object], **_: Any) -> Done:
+        if error := self.all.raises.get(str(request["do"])):
+            raise error
         self.all.log.append(f"{self.number} {request['do']}")
         return Done(stack={})
 
@@ -64,7 +74,19 @@ class Worker:
 def workers(monkeypatch: pytest.MonkeyPatch) -> Workers:
     Worker.all = Workers()
     monkeypatch.setattr(pools, "WorkerProcess", Worker)
+    monkeypatch.setattr(spares, "WorkerProcess", Worker)
     return Worker.all
+
+
+@pytest.fixture
+def session(
+    workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> EnergySession:
+    monkeypatch.setenv("LLM_ENERGY_LEASES", str(tmp_path / "leases"))
+    options = EnergyConfig.from_pytest_config(request.config)
+    made = EnergySession(options, Silent(), id="session", process="main", journal=tmp_path / "j.jsonl")
+    made.know_host(simulated_host(4))
+    return made
 
 
 def pool(*coming: Scenario, again: bool = False) -> EnginePool:
@@ -118,20 +140,66 @@ def test_engines_that_are_started_again_find_their_stack_imported(workers: Worke
     assert [line for line in workers.log if line.endswith("load")] == ["1 load", "2 load"]
 
 
-def test_a_spare_that_cannot_import_is_dropped_and_says_nothing(workers: Workers) -> None:
+def test_a_command_that_cannot_import_ahead_is_said_nothing_of_and_not_asked_again(workers: Workers) -> None:
     workers.fails = True
-    engines = pool(PLAIN, OTHER)
+    engines = pool(PLAIN, OTHER, THIRD)
     engines.engine(PLAIN, (ZERO,), print)
-    assert [worker.number for worker in workers.running] == [1]
-
-
-@pytest.mark.parametrize("devices", [(ONE,), (ZERO, ONE)])
-def test_spares_for_other_devices_are_ended(workers: Workers, devices: tuple[Device, ...]) -> None:
-    engines = pool(PLAIN, OTHER)
-    engines.engine(PLAIN, (ZERO,), print)
-    engines.engine(OTHER, devices, print)
-    assert "2 load" not in workers.log
+    engines.engine(OTHER, (ZERO,), print)
     assert [worker.number for worker in workers.running] == [1, 3]
+    assert workers.started == 3
+
+
+def test_a_spare_that_has_died_is_replaced(workers: Workers) -> None:
+    engines = pool(PLAIN, OTHER)
+    engines.engine(PLAIN, (ZERO,), print)
+    workers.running[1].alive = False
+    engines.engine(OTHER, (ZERO,), print)
+    assert "3 load" in workers.log
+    assert [worker.number for worker in workers.running] == [1, 3]
+
+
+@pytest.mark.parametrize("error", [EngineError("refused"), KeyboardInterrupt()])
+@pytest.mark.parametrize("during", ["load", "ready"])
+def test_where_a_start_fails_its_spare_imports_no_longer(
+    workers: Workers, error: BaseException, during: str
+) -> None:
+    workers.raises[during] = error
+    engines = pool(PLAIN, OTHER)
+    if (during, type(error)) == ("ready", EngineError):  # of the spare alone
+        engines.engine(PLAIN, (ZERO,), print)
+        assert [worker.number for worker in workers.running] == [1]
+    else:
+        with pytest.raises(type(error)):
+            engines.engine(PLAIN, (ZERO,), print)
+        assert not workers.running
+
+
+def test_a_test_that_changes_the_environment_is_served_with_it(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = pool(PLAIN, OTHER, THIRD)
+    engines.engine(PLAIN, (ZERO,), print)
+    monkeypatch.setenv("VLLM_ATTENTION_BACKEND", "FLASHINFER")
+    engines.engine(OTHER, (ZERO,), print)
+    assert "2 load" not in workers.log
+    monkeypatch.delenv("VLLM_ATTENTION_BACKEND")
+    engines.engine(THIRD, (ZERO,), print)
+    assert [line for line in workers.log if line.endswith("load")] == ["1 load", "3 load", "5 load"]
+    engines.close()
+    assert not workers.running
+
+
+def test_a_spare_outlives_a_case_and_the_lease_of_its_devices_but_sees_no_others(
+    workers: Workers, session: EnergySession
+) -> None:
+    session.to_come = {CaseKey(gpu="h200", finding="f", case=s.preset.name): (s,) for s in (PLAIN, OTHER, THIRD)}
+    for scenario, devices in ((PLAIN, 1), (OTHER, 1), (THIRD, 2)):
+        session.pool.engine(scenario, session.lease(devices, print), print)
+        session.retain(())
+        assert not session.leases.held
+    assert [line for line in workers.log if line.endswith("load")] == ["1 load", "2 load", "4 load"]
+    session.close()
+    assert not workers.running
 
 
 def test_stacks_do_not_share_spares(workers: Workers) -> None:
