@@ -16,7 +16,7 @@ import msgspec
 from tabulate import tabulate
 
 from benchmarks import accuracy_report, power_report, time_to_verdict, trace_binning
-from docs import findings, h200, workloads
+from docs import findings, h200, left_out, workloads
 from docs.journals import BASELINES, MEASUREMENTS, ROOT, fenced
 from pytest_llm_energy import Scenario
 from pytest_llm_energy.reporting import words
@@ -99,7 +99,13 @@ def _generated() -> Iterator[tuple[Path, str]]:
     metering = ROOT / "docs" / "metering.md"
     yield metering, _filled(metering.read_text(), {"meter-accuracy": _meter_accuracy})
     gate = ROOT / "docs" / "gate.md"
-    parts = {"gate-power": _gate_power, "noise": _noise, "assumed": _assumed, "time-to-verdict": _time_to_verdict}
+    parts = {
+        "gate-power": _gate_power,
+        "left-out": left_out.table,
+        "noise": _noise,
+        "assumed": _assumed,
+        "time-to-verdict": _time_to_verdict,
+    }
     yield gate, _filled(gate.read_text(), parts)
     measured = ROOT / "docs" / "h200.md"
     yield measured, _filled(measured.read_text(), H200_PARTS)

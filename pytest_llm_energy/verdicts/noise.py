@@ -135,7 +135,8 @@ on two to six H200s (2026-11-21 and 22) the exponent was 0.51. Levels whose wind
 not differ less: decoding at batch 1 repeats to 0.2 %, and on some boards took 15 % more than on others."""
 
 BOARDS_WORTH = 5.0
-"""How many differences between boards that assumption counts for beside those of a GPU model."""
+"""How many differences between boards that assumption counts for beside those of a GPU model; and below how many of
+its own a level's boards are not believed to be nearer than other levels' are."""
 
 LEAST_SD = 10.0**-SIGNIFICANT_DIGITS
 """Windows that differ by less are stored as equal."""

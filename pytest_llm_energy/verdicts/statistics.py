@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pytest_llm_energy.verdicts.noise import Component, Noise
+from pytest_llm_energy.verdicts.noise import BOARDS_WORTH, Component, Noise
 from pytest_llm_energy.verdicts.scatter import Spread, weighed, within
 
 ALPHA = 0.01
@@ -121,9 +121,15 @@ def _between_sessions(reference: Sample, others: Component) -> Spread:
 
 
 def _between_boards(reference: Sample, others: Spread) -> Spread:
-    """Variance between boards: from those of the reference, and what other levels show."""
-    means = [statistics.fmean(map(math.log, levels)) for levels in reference.by_board]
-    return weighed(others, within([means]))
+    """Variance between boards: from those of the reference, and what other levels show.
+
+    That few boards agree says little of the next one: less than of other levels is not believed until there are as
+    many differences as the assumption counts for.
+    """
+    own = within([[statistics.fmean(map(math.log, levels)) for levels in reference.by_board]])
+    if own.freedom < BOARDS_WORTH and own.variance < others.variance:
+        return others
+    return weighed(others, own)
 
 
 def _windows(sample: Sample) -> Spread:

@@ -136,6 +136,9 @@ def test_boards_of_a_baseline_tell_how_much_boards_differ() -> None:
         return statistics.change(now, reference, noise=ASSUMED).half_width
 
     assert seen_with(*[1.0] * 6) < seen_with(1.0) < seen_with(1.0, 1.3)
+    near, nearer = (1.0, 1.005), (1.0, 1.0)
+    assert seen_with(*near) == pytest.approx(seen_with(*nearer))  # that two agree says little of the next
+    assert seen_with(*near * 3) > seen_with(*nearer * 3)
 
 
 def test_starts_of_unequal_length_weigh_alike() -> None:
