@@ -119,6 +119,12 @@ def test_of_a_beam_search_the_tokens_behind_the_prompt_are_counted(pool: EngineP
     scenario = TINY.replace(model=with_tokenizer, weights="hub", decoding=Beam(4), batch_size=3)
     served = pool.engine(scenario, (), ignore, stack=VLLM).run(scenario, 2, ignore)
     assert (served.requests, served.input_tokens, served.output_tokens) == (6, 6 * 8, 6 * 6)
+    wide = scenario.replace(decoding=Beam(11), batch_size=1)
+    with pytest.raises(EngineError, match=r"of 22, and it is 20: --energy-argument vllm\.max_logprobs=22"):
+        pool.engine(wide, (), ignore, stack=VLLM).run(wide, 1, ignore)
+    pool.retain(())
+    allowed = Stack(pythons=VLLM.pythons, arguments={"vllm": {"max_logprobs": 22}})
+    assert pool.engine(wide, (), ignore, stack=allowed).run(wide, 1, ignore).output_tokens == 6
     pool.retain(())
 
 

@@ -160,6 +160,7 @@ class Engine:
                 raise RefusedError(
                     "vLLM's beam search wants a tokenizer, and random weights have none: use weights='hub'"
                 )
+            self._require_candidates(2 * decoding["width"])
             beams = vllm.sampling_params.BeamSearchParams(
                 beam_width=decoding["width"], max_tokens=output_tokens, ignore_eos=True
             )
@@ -204,6 +205,15 @@ class Engine:
                 f"a batch of {work['batch_size']} requests of {work['input_tokens']} + {work['output_tokens']} "
                 f"tokens does not fit: the KV cache holds {self._cache_tokens} tokens, so "
                 f"{self._cache_tokens // each} such requests at most"
+            )
+
+    def _require_candidates(self, number: int) -> None:
+        """Each step of a beam search asks vLLM for the log-probabilities of twice as many tokens as of beams."""
+        most = self._llm.llm_engine.model_config.max_logprobs
+        if 0 <= most < number:  # -1 is for as many as there are tokens
+            raise RefusedError(
+                f"{number // 2} beams want max_logprobs of {number}, and it is {most}: "
+                f"--energy-argument vllm.max_logprobs={number}"
             )
 
     def _prompt(self, chance: random.Random, tokens: int) -> list[int]:
