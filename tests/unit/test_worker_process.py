@@ -48,17 +48,51 @@ def test_a_worker_that_does_not_answer_is_ended_at_its_deadline() -> None:
     assert not worker.alive
 
 
-def test_an_engine_may_fork_while_requests_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def worker_with(engine: str, monkeypatch: pytest.MonkeyPatch) -> WorkerProcess:
+    """A worker that has this source as the engine ``own``."""
     modules = process._modules()
-    sources = {**modules["sources"], f"{process.PACKAGE}.engines.forking": FORKING}  # type: ignore[dict-item]
-    files = {**modules["files"], f"{process.PACKAGE}.engines.forking": "forking.py"}  # type: ignore[dict-item]
+    sources = {**modules["sources"], f"{process.PACKAGE}.engines.own": engine}  # type: ignore[dict-item]
+    files = {**modules["files"], f"{process.PACKAGE}.engines.own": "own.py"}  # type: ignore[dict-item]
     monkeypatch.setattr(process, "_modules", lambda: modules | {"sources": sources, "files": files})
-    worker = WorkerProcess(python=[sys.executable], environment={}, name="worker")
+    return WorkerProcess(python=[sys.executable], environment={}, name="worker")
+
+
+LOAD: dict[str, object] = {"do": "load", "identity": {"engine": "own"}}
+
+
+def test_an_engine_may_fork_while_requests_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = worker_with(FORKING, monkeypatch)
     try:
-        done = worker.ask({"do": "load", "identity": {"engine": "forking"}}, deadline=60, say=ignore)
-        assert done.stack is not None
+        assert worker.ask(LOAD, deadline=60, say=ignore).stack is not None
     finally:
         worker.end()
+
+
+SHARING = """
+import os, pathlib, signal
+from multiprocessing import shared_memory
+
+class Engine:
+    packages = ()
+
+    def __init__(self, request, say):
+        self.kept = shared_memory.SharedMemory(create=True, size=4096)
+        pathlib.Path(os.environ["LLM_ENERGY_SCRATCH"], "socket").touch()
+        if not os.fork():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.pause()
+        say(self.kept.name)
+"""
+
+
+def test_what_the_processes_of_an_engine_shared_goes_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = worker_with(SHARING, monkeypatch)
+    said: list[str] = []
+    worker.ask(LOAD, deadline=60, say=said.append)
+    kept = [Path("/dev/shm", said[-1]), Path(worker._folder, "socket")]
+    assert all(path.exists() for path in kept)
+    worker.end()
+    assert not any(path.exists() for path in [*kept, Path(worker._folder)])
 
 
 ESCAPING = """
@@ -105,6 +139,7 @@ def test_a_process_that_does_not_end_is_named_and_not_waited_for(monkeypatch: py
     worker = WorkerProcess(python=["bash", "-c", "sleep 60"], environment={}, name="worker")
     kill = worker._signal
     monkeypatch.setattr(worker, "_signal", lambda number: None)
+    monkeypatch.setattr(worker, "_kill_all_but_trackers", lambda: None)
     begun = time.monotonic()
     with pytest.warns(RuntimeWarning, match=f"worker: process {worker.pid} did not end within 0.2 s of SIGKILL"):
         worker.end()

@@ -10,6 +10,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..checkpoint import checkpoint, folder_name
@@ -45,6 +46,9 @@ OWNED = {
     "enable_prefix_caching",
 }
 """Engine arguments that are the scenario's, or this method's: prompts are the same in every batch, for one."""
+
+LONGEST_FOLDER = 70
+"""Of sockets, in characters: their paths may have 107, and vLLM's names have 36."""
 
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -104,6 +108,9 @@ class Engine:
             raise RefusedError(f"the scenario says what {', '.join(owned)} is: set it there, not as an argument")
         options |= arguments
         self._most_requests = int(options["max_num_seqs"])
+        scratch = os.environ.get("LLM_ENERGY_SCRATCH", "")
+        if 0 < len(scratch) <= LONGEST_FOLDER and Path(scratch).is_dir():  # not in a container, say
+            os.environ.setdefault("VLLM_RPC_BASE_PATH", scratch)
         say(f"{identity['weights']} weights of {model['name']}, vLLM {vllm.__version__}")
         cache = self._start(options).cache_config
         self._cache_tokens = int(cache.num_gpu_blocks or 0) * int(cache.block_size or 0)
