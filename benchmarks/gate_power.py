@@ -259,9 +259,9 @@ def _interval(
         return statistics.ratio([pairs], shifted=2, noise=noise, window=window, alpha=alpha)
     here, there = frozenset({"here"}), frozenset({"there" if reference.board else "here"})
     level = math.exp(sum(map(math.log, then)) / len(then))
-    sample = Sample(starts=(now,), relative_uncertainty=work.uncertainty, boards=here)
-    stored = Sample(starts=(then,), relative_uncertainty=work.uncertainty, boards=there, by_board=((level,),))
-    return statistics.change(sample, stored, noise=noise, alpha=alpha)
+    alike = Sample(starts=(now,), relative_uncertainty=work.uncertainty, boards=here, watts=work.watts)
+    stored = msgspec.structs.replace(alike, starts=(then,), boards=there, by_board=((level,),))
+    return statistics.change(alike, stored, noise=noise, alpha=alpha)
 
 
 def _one_run(now: Floats, then: Floats) -> NDArray[np.bool_]:

@@ -34,6 +34,7 @@ class Level(NamedTuple):
         batch_size: requests served at once.
         batch_seconds: mean length of a batch.
         start_seconds: length of the engine start.
+        watts: mean power per board.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Level(NamedTuple):
     batch_size: int
     batch_seconds: float
     start_seconds: float
+    watts: float
 
 
 class WorkNoise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,6 +66,7 @@ class WorkNoise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         batch_size: requests served at once.
         batch_seconds: length of a batch.
         start_seconds: length of an engine start.
+        watts: mean power per board.
     """
 
     name: str
@@ -77,6 +80,7 @@ class WorkNoise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     batch_size: int
     batch_seconds: float
     start_seconds: float
+    watts: float
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -207,6 +211,9 @@ def _levels(journal: Journal) -> Iterator[tuple[bytes, Level]]:
                             batch_size=batch_size,
                             batch_seconds=sum(seconds) / batches,
                             start_seconds=journal.starts[start].seconds,
+                            watts=sum(r.reading.joules for r in of_start)
+                            / sum(seconds)
+                            / len(opened.fingerprint.boards),
                         ),
                     )
 
@@ -232,6 +239,7 @@ def _noise_of_work(levels: Sequence[Level], stated: float) -> WorkNoise:
         batch_size=levels[0].batch_size,
         batch_seconds=statistics.fmean(level.batch_seconds for level in levels),
         start_seconds=statistics.fmean(level.start_seconds for level in levels),
+        watts=statistics.fmean(level.watts for level in levels),
     )
 
 

@@ -35,6 +35,8 @@ SESSIONS = (
     "tenth-session",
     "tenth-session-two-devices",
     "tenth-session-four-devices",
+    "eleventh-session-experts-and-traces",
+    "eleventh-session-graphs-and-drafts",
 )
 """Journals, named by when they were measured; those of one session ran side by side on one host."""
 
@@ -103,6 +105,7 @@ def costs() -> str:
                 "starts expected": f"{expected_starts:.0f} s",
                 "starts took": f"{starting:.0f} s",
                 "ratio in all": f"{(expected + expected_starts) / (took + starting):.2f}",
+                "took in all": f"{(took + starting) / 60:.1f} min",
             }
         )
     return fenced([tabulate(rows, headers="keys", disable_numparse=True)])
@@ -138,6 +141,40 @@ def spread() -> str:
             }
         )
     return fenced([tabulate(rows, headers="keys", disable_numparse=True)])
+
+
+def waiting(*names: str, folder: str) -> str:
+    """What host-limited levels take by how fast they were: a line through windows of both sides."""
+    rows = []
+    for name in names:
+        journal = read(f"{folder}/{name}")
+        for check in journal.measurements:
+            for arm in journal.measured(check).arms:
+                runs = [*arm.runs, *arm.against]
+                joules = [run.joules_per_unit for run in runs]
+                seconds = [run.seconds_per_unit for run in runs]
+                if statistics.stdev(map(math.log, joules)) < WAITS:
+                    continue
+                line = statistics.linear_regression(seconds, joules)
+                beside = [j / (line.intercept + line.slope * s) for j, s in zip(joules, seconds, strict=True)]
+                rows.append(
+                    [
+                        check.key.finding,
+                        check.key.case.partition("[")[2].removesuffix("]"),
+                        arm.name,
+                        len(runs),
+                        f"{1 / max(seconds):.0f} to {1 / min(seconds):.0f}",
+                        f"{statistics.stdev(map(math.log, joules)):.1%}",
+                        f"{words.joules(line.intercept)} + {line.slope:.0f} W x s/token",
+                        f"{statistics.stdev(map(math.log, beside)):.1%}",
+                    ]
+                )
+    headers = ["finding", "case", "arm", "windows", "tokens/s", "J/token scatters", "J/token", "beside that"]
+    return fenced([tabulate(rows, headers, disable_numparse=True)])
+
+
+WAITS = 0.02
+"""Windows of what waits for the host scatter by more than this."""
 
 
 def _apart(levels: Sequence[float], *, digits: int) -> str:

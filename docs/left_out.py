@@ -4,7 +4,9 @@ import itertools
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
+import msgspec
 from tabulate import tabulate
 
 from docs.h200 import SESSIONS
@@ -12,6 +14,7 @@ from docs.journals import BASELINES, blessed, fenced, read
 from pytest_llm_energy.verdicts.baselines import Session, read_baseline
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET
 from pytest_llm_energy.verdicts.judge import decide
+from pytest_llm_energy.verdicts.noise import GpuBaselines
 from pytest_llm_energy.verdicts.reference import change_since, reference_of
 from pytest_llm_energy.verdicts.statistics import Interval
 
@@ -24,12 +27,19 @@ class Comparison:
     """A recorded level against sessions on other boards.
 
     Attributes:
-        boards: how many sets of boards those are of.
+        here: the journal and its boards.
+        boards: those that sessions on are blessed.
         joules: the change.
     """
 
-    boards: int
+    here: tuple[str, tuple[str, ...]]
+    boards: frozenset[tuple[str, ...]]
     joules: Interval
+
+    @property
+    def alarms(self) -> bool:
+        """Whether the level would be called regressed."""
+        return decide(self.joules, DEFAULT_BUDGET)[0] == "regressed"
 
 
 def comparisons() -> Iterator[Comparison]:
@@ -40,7 +50,7 @@ def comparisons() -> Iterator[Comparison]:
             key = check.key
             opened = journal.opened_for(key)
             here, baseline = opened.fingerprint, read_baseline(BASELINES, key.gpu, key.finding)
-            noise = blessed(key.gpu).noise(method=opened.method, simulated=False, of=key)
+            noise = _elsewhere(key.gpu, here.boards).noise(method=opened.method, simulated=False, of=key)
             for arm in journal.measured(check).arms:
                 elsewhere = here.boards and tuple(f"not {board}" for board in here.boards)
                 from_anywhere = reference_of(
@@ -51,10 +61,24 @@ def comparisons() -> Iterator[Comparison]:
                     if set(session.fingerprint.boards).isdisjoint(here.boards):
                         others.setdefault(session.fingerprint.boards, []).append(session)
                 for count in range(1, MOST_BOARDS + 1):
-                    for chosen in itertools.combinations(others.values(), count):
-                        sessions = list(itertools.chain.from_iterable(chosen))
+                    for chosen in itertools.combinations(others, count):
+                        sessions = [session for boards in chosen for session in others[boards]]
                         change = change_since(arm, key, sessions, here=here, stack={}, noise=noise)
-                        yield Comparison(boards=count, joules=change.joules)
+                        yield Comparison(here=(name, here.boards), boards=frozenset(chosen), joules=change.joules)
+
+
+@cache
+def _elsewhere(gpu: str, boards: tuple[str, ...]) -> GpuBaselines:
+    """All blessed sessions of a GPU model but those on these boards, which would tell of themselves."""
+    return GpuBaselines(
+        baselines=tuple(
+            msgspec.structs.replace(
+                baseline,
+                sessions=tuple(s for s in baseline.sessions if set(s.fingerprint.boards).isdisjoint(boards)),
+            )
+            for baseline in blessed(gpu).baselines
+        )
+    )
 
 
 def table() -> str:
@@ -62,8 +86,11 @@ def table() -> str:
     found = list(comparisons())
     rows = []
     for count in range(1, MOST_BOARDS + 1):
-        changes = [each.joules for each in found if each.boards == count]
-        alarms = sum(decide(change, DEFAULT_BUDGET)[0] == "regressed" for change in changes)
+        these = [each for each in found if len(each.boards) == count]
+        changes = [each.joules for each in these]
+        suites = {(each.here, each.boards) for each in these}
+        alarmed = {(each.here, each.boards) for each in these if each.alarms}
+        alarms = sum(each.alarms for each in these)
         held = sum(change.low <= 0 <= change.high for change in changes)
         lows, middle, highs = statistics.quantiles((change.half_width for change in changes), n=4)
         rows.append(
@@ -71,9 +98,17 @@ def table() -> str:
                 count,
                 len(changes),
                 f"{alarms / len(changes):.1%}",
+                f"{len(alarmed)} of {len(suites)}",
                 f"{held / len(changes):.1%}",
                 f"{middle:.0%} ({lows:.0%} to {highs:.0%})",
             ]
         )
-    headers = ["boards blessed", "comparisons", "regressed", "intervals that hold", "sees (quartiles)"]
+    headers = [
+        "boards blessed",
+        "comparisons",
+        "regressed",
+        "suites with an alarm",
+        "intervals that hold",
+        "sees (quartiles)",
+    ]
     return fenced([tabulate(rows, headers, disable_numparse=True)])

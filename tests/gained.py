@@ -24,7 +24,7 @@ def bless_graphs(
     for number, effect in enumerate(effects, start=first_board):
         path = folder.parent / f"{gpu}-{number}-{case}.jsonl"
         session = SimulatedSession(path, gpu=gpu, when=_when(case, number), board=f"{gpu}-board-{number}")
-        levels = {"graphs": (eager.replace(enforce_eager=False), 2.0 * (1 + effect)), "eager": (eager, 2.0)}
+        levels = {"graphs": (eager.replace(enforce_eager=False), 20.0 * (1 + effect)), "eager": (eager, 20.0)}
         session.case("cuda-graphs", case, levels)
         bless(read_journal(path), folder, reason="simulated", add_board=True)
 

@@ -1,5 +1,6 @@
 """Stored levels: what was measured and blessed before, and what the paper published."""
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -55,6 +56,16 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 def samples_of(session: Session, case: str, arm: str) -> list[Samples]:
     """Samples of an arm of a case, one per engine start of a session that has any."""
     return [start[case][arm] for start in session.starts if arm in start.get(case, {})]
+
+
+def watts_per_board(session: Session, case: str, arm: str) -> float:
+    """Mean power of an arm in a session, in watts per board; of one that is in it."""
+    watts = [
+        joules / seconds
+        for samples in samples_of(session, case, arm)
+        for joules, seconds in zip(samples.joules_per_token, samples.seconds_per_token, strict=False)
+    ]
+    return statistics.fmean(watts) / max(1, len(session.fingerprint.boards))
 
 
 def since_moved(sessions: Sequence[Session], case: str, arm: str) -> Sequence[Session]:

@@ -14,7 +14,14 @@ import msgspec
 
 from pytest_llm_energy.errors import BaselineError
 from pytest_llm_energy.serving.scenario import SHAPE_FIELDS, Identity
-from pytest_llm_energy.verdicts.baselines import Baseline, Session, read_baseline, samples_of, since_moved
+from pytest_llm_energy.verdicts.baselines import (
+    Baseline,
+    Session,
+    read_baseline,
+    samples_of,
+    since_moved,
+)
+from pytest_llm_energy.verdicts.boards import board_share, load, power_limit
 from pytest_llm_energy.verdicts.files import SIGNIFICANT_DIGITS
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.scatter import (
@@ -23,6 +30,7 @@ from pytest_llm_energy.verdicts.scatter import (
     distinct_differences,
     likeliest,
     typical,
+    usual,
     weighed,
     within,
 )
@@ -61,6 +69,7 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
         board: between boards, where little is known of a level, if its windows scatter no more than ``window``.
         unread: baselines that could not be read, and are left out.
         by_work: windows of each work that baselines hold, by what was served in words (``work_of``).
+        limit_watts: power limit of the boards in the baselines; None where none states it.
     """
 
     window: Component
@@ -69,6 +78,7 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
     board: Component
     unread: tuple[str, ...] = ()
     by_work: Mapping[str, Spread] = {}
+    limit_watts: float | None = None
 
     def windows_of(self, identity: Identity | None) -> Component:
         """Between windows of one work: as baselines of this GPU model have it, or what is known of all.
@@ -87,15 +97,18 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
             found = weighed(self.window.spread, found)
         return Component(sd=math.sqrt(found.variance), freedom=found.freedom, seen=1, measured=True)
 
-    def boards_of(self, windows: Spread) -> Spread:
-        """Between boards, where nothing else is known of a level than how its windows scatter.
+    def boards_of(self, windows: Spread, watts: float | None = None) -> Spread:
+        """Between boards, where nothing else is known of a level than how its windows scatter and what it draws.
 
-        It counts for no more degrees of freedom than the assumption: some levels differ by ten times as much as
-        others whose windows scatter alike, and a suite of fifty has a few of them.
+        It counts for no more degrees of freedom than the assumption: levels still differ, and all share few hosts.
+
+        Args:
+            windows: between those of an engine start.
+            watts: mean power per board; None where that is not known.
         """
         known = weighed(self.window.spread, windows) if windows.freedom else self.window.spread
-        freedom = min(self.board.freedom, ASSUMED.board.freedom)
-        return Spread(self.board.sd**2 * _board_share(known, self.window.spread), freedom)
+        share = board_share(known, self.window.spread, watts and self.limit_watts and watts / self.limit_watts)
+        return Spread(self.board.sd**2 * share, min(self.board.freedom, ASSUMED.board.freedom))
 
 
 ASSUMED = Noise(
@@ -108,10 +121,10 @@ ASSUMED = Noise(
     # Four loads of Llama-3.1-8B in three sessions within a quarter of an hour on one H200 (2026-11-21, vLLM
     # 0.25.1), so with 6 degrees or fewer; counted as a few more, or two sessions elsewhere would outweigh it.
     session=Component(sd=0.0065, freedom=10.0),
-    # Amid 46 levels on two to four of eight H200s each (2026-11-21, vLLM 0.25.1): a scaled F distribution fitted
-    # to their variances. Next to no degrees, since levels differ a hundredfold: prefills at the power limit by
-    # 0.1-1 %, decoding by up to 9 %, what waits for the host's processor by up to 15 %.
-    board=Component(sd=0.02, freedom=1.1),
+    # Amid 133 levels on two to nine of 18 sets of H200s (2026-11-21 and 22, vLLM 0.25.1, transformers 5.17), with
+    # those that scatter from window to window divided by BOARDS_BY_WINDOWS: an inverse chi-squared distribution
+    # fitted to their variances. No more degrees, since levels differ: prefills by 0.3-1 %, decoding by 6 %.
+    board=Component(sd=0.038, freedom=6.0),
 )
 """What holds on every GPU model until it is measured there. Degrees of freedom are how many differences between
 starts or sessions an assumption counts for beside those that were seen; until there are as many, nothing less than
@@ -127,12 +140,6 @@ OWN_ALONE = 2.0
 WINDOWS_WORTH = 10.0
 """How many levels of another GPU model the windows' assumption counts for beside those of this one: a third of what
 it was fitted to, for it is of H200s."""
-
-BOARDS_BY_WINDOWS = 0.5
-"""The variance between boards grows as this power of that between windows, from what windows typically scatter by
-on: what waits for the host's processor scatters from window to window, and more from host to host. Over 127 levels
-on two to six H200s (2026-11-21 and 22) the exponent was 0.51. Levels whose windows repeat better than is typical do
-not differ less: decoding at batch 1 repeats to 0.2 %, and on some boards took 15 % more than on others."""
 
 BOARDS_WORTH = 5.0
 """How many differences between boards that assumption counts for beside those of a GPU model; and below how many of
@@ -199,7 +206,14 @@ def pooled(
     others = [level for level in levels if of is None or level.name[:2] != (of.finding, of.case)]
     session = _session(others, window.spread, start.spread)
     by_work = {work: within(starts) for work, starts in _starts_by_work(levels).items()}
-    return Noise(window=window, start=start, session=session, board=_board(others, window.spread), by_work=by_work)
+    return Noise(
+        window=window,
+        start=start,
+        session=session,
+        board=_board(others, window.spread),
+        by_work=by_work,
+        limit_watts=power_limit(session for baseline in baselines for session in baseline.sessions),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +237,7 @@ class _Level:
         name: finding, case, arm and hardware.
         work: what was served, in words that are equal for equal work.
         engine: the same of what one engine start may serve.
+        load: mean power per board as a share of the power limit, None where that is not known.
         sessions: all.
         meant: those since its level was last moved on purpose.
     """
@@ -230,6 +245,7 @@ class _Level:
     name: tuple[str, str, str, str]
     work: str
     engine: str
+    load: float | None
     sessions: tuple[_OfSession, ...]
     meant: tuple[_OfSession, ...]
 
@@ -253,6 +269,7 @@ def _levels(baselines: Sequence[Baseline], *, method: str, simulated: bool) -> I
                         name=(baseline.finding, case, arm, hardware),
                         work=work_of(identity),
                         engine=_text({k: v for k, v in identity.items() if k not in SERVED_BY_ANY}),
+                        load=load(sessions, case, arm),
                         sessions=tuple(_of_session(session, case, arm) for session in sessions),
                         meant=tuple(_of_session(session, case, arm) for session in meant),
                     )
@@ -348,18 +365,13 @@ def _board(levels: Sequence[_Level], window: Spread) -> Component:
     seen = []
     for level, found in known:
         apart = within([[statistics.fmean(s.mean for s in sessions) for sessions in found.values()]])
-        share = _board_share(weighed(window, level.windows) if level.windows.freedom else window, window)
+        windows = weighed(window, level.windows) if level.windows.freedom else window
+        share = board_share(windows, window, level.load)
         seen.append(Spread(apart.variance / share, apart.freedom))
-    apart = typical(
-        _not_equal(seen), ASSUMED.board.spread, worth=BOARDS_WORTH, counting=distinct_differences(by_boards)
-    )
+    differences = distinct_differences(by_boards)
+    apart = usual(_not_equal(seen), ASSUMED.board.spread, worth=BOARDS_WORTH, counting=differences)
     boards = {boards for of_level in by_boards for boards in of_level}
     return Component(sd=math.sqrt(apart.variance), freedom=apart.freedom, seen=len(boards), measured=True)
-
-
-def _board_share(windows: Spread, typical_windows: Spread) -> float:
-    """Variance between boards of a level whose windows scatter so, in that of one where they do as is typical."""
-    return float(max(1.0, windows.variance / typical_windows.variance) ** BOARDS_BY_WINDOWS)
 
 
 def _not_equal(spreads: Sequence[Spread]) -> list[Spread]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_llm_energy.verdicts.baselines import Samples, Session, samples_of
+from pytest_llm_energy.verdicts.baselines import Samples, Session, samples_of, watts_per_board
 from pytest_llm_energy.verdicts.measured import Arm, Run
 from pytest_llm_energy.verdicts.statistics import Sample
 
@@ -36,6 +36,7 @@ class Quantity:
             starts=tuple(map(tuple, self.by_start(arm.runs).values())),
             relative_uncertainty=relative_uncertainty,
             boards=frozenset(boards),
+            watts=statistics.fmean(map(_watts_of_run, arm.runs)) / max(1, len(boards)),
         )
 
     def then(
@@ -68,6 +69,7 @@ class Quantity:
             boards=frozenset(board for session in sessions for board in session.fingerprint.boards),
             board_share=_share(boards for _, boards in of_starts),
             by_board=self._by_board(scatter_of or sessions, case, arm),
+            watts=statistics.fmean(watts_per_board(session, case, arm) for session in sessions),
         )
 
     def starts_then(self, sessions: Sequence[Session], case: str, arm: str) -> list[tuple[float, ...]]:
@@ -90,6 +92,10 @@ def _share(groups: Iterable[Hashable]) -> float:
     return sum(count**2 for count in counts.values()) / counts.total() ** 2
 
 
+def _watts_of_run(run: Run) -> float:
+    return run.joules_per_unit / run.seconds_per_unit
+
+
 def _watts(samples: Samples) -> tuple[float, ...]:
     runs = zip(samples.joules_per_token, samples.seconds_per_token, strict=False)
     return tuple(joules / seconds for joules, seconds in runs)
@@ -101,5 +107,5 @@ JOULES = Quantity(lambda run: run.joules_per_unit, lambda samples: samples.joule
 SECONDS = Quantity(lambda run: run.seconds_per_unit, lambda samples: samples.seconds_per_token)
 """Time per output token, or per call, over the whole batch."""
 
-WATTS = Quantity(lambda run: run.joules_per_unit / run.seconds_per_unit, _watts)
+WATTS = Quantity(_watts_of_run, _watts)
 """Mean power."""

@@ -79,6 +79,33 @@ def typical(variances: Sequence[Spread], assumed: Spread, *, worth: float, count
     return Spread(math.exp(mean + of_log(freedom)), freedom)
 
 
+def usual(variances: Sequence[Spread], assumed: Spread, *, worth: float, counting: float) -> Spread:
+    """The same by moments of the variances themselves, for groups of which none scatters without bound.
+
+    The true ones are taken to be scaled inverse chi-squared. Their logs would tell another story where some groups
+    hardly scatter: what is far below the others in logs has others be as far above.
+
+    Args:
+        variances: of groups like it.
+        assumed: what holds where there are none, with more than four degrees of freedom.
+        worth: how many variances the assumption counts for beside them.
+        counting: how many they count for themselves.
+    """
+    mean = assumed.variance * assumed.freedom / (assumed.freedom - 2)
+    excess = 2 / (assumed.freedom - 4)
+    if variances:
+        freedom = math.fsum(spread.freedom for spread in variances)
+        seen = math.fsum(spread.freedom * spread.variance for spread in variances) / freedom
+        # Squares of relative deviations, of which so few differences each explain the second part.
+        squares = math.fsum(spread.freedom * (spread.variance / seen - 1) ** 2 for spread in variances) / freedom
+        noise = 2 * len(variances) / freedom
+        share = counting / (worth + counting)
+        mean += share * (seen - mean)
+        excess += share * (max(0.0, squares - noise) / (1 + noise) - excess)
+    freedom = 4 + 2 / max(excess, 1 / MOST_FREEDOM)
+    return Spread(mean * (freedom - 2) / freedom, freedom)
+
+
 def likeliest(groups: Sequence[Group]) -> float:
     """The variance between means, without what explains some of it, that makes them likeliest; 0 without any.
 

@@ -49,6 +49,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         board_share: the same of the sets of boards.
         by_board: of a reference, the levels that tell how sessions and boards scatter: those in sessions on each
             set of boards.
+        watts: mean power per board; None where that is not known.
     """
 
     starts: tuple[tuple[float, ...], ...]
@@ -57,6 +58,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     boards: frozenset[str] = frozenset()
     board_share: float = 1.0
     by_board: tuple[tuple[float, ...], ...] = ()
+    watts: float | None = None
 
     @property
     def runs(self) -> int:
@@ -110,7 +112,10 @@ def change(now: Sample, reference: Sample, *, noise: Noise, alpha: float = ALPHA
     parts = [*_side(now, noise), *_side(reference, noise)]
     parts.append((session.variance * (now.session_share + reference.session_share), session.freedom))
     if now.boards != reference.boards:
-        board = _between_boards(reference, noise.boards_of(_windows(reference)))
+        # What the host slows differs from host to host, and scatters on one where others use it too.
+        windows = max(_windows(now), _windows(reference), key=_or_nothing)
+        watts = min((side.watts for side in (now, reference) if side.watts), default=None)
+        board = _between_boards(reference, noise.boards_of(windows, watts))
         parts.append((board.variance * (now.board_share + reference.board_share), board.freedom))
     return _relative(now.log_mean() - reference.log_mean(), parts, alpha)
 
@@ -130,6 +135,10 @@ def _between_boards(reference: Sample, others: Spread) -> Spread:
     if own.freedom < BOARDS_WORTH and own.variance < others.variance:
         return others
     return weighed(others, own)
+
+
+def _or_nothing(spread: Spread) -> float:
+    return spread.variance if spread.freedom else 0.0
 
 
 def _windows(sample: Sample) -> Spread:
@@ -213,8 +222,9 @@ def apart(one: Contrast, other: Contrast, *, alpha: float = ALPHA) -> Interval:
     """How far an effect on one GPU model is from the same effect on another: their ratio, less one.
 
     What is said of GPU models must hold for their boards, which shift an arm and its control each in its own way.
-    So the boards are what is counted: how far the effect differs between those of either GPU model is weighed with
-    what is known of levels there. Metering that is off by as much in all runs of a board cancels.
+    So the boards are what is counted: how far the effect differs between those of either GPU model, if that is more
+    than what is known of levels there, or else both, weighed. Metering that is off by as much in all runs of a
+    board cancels.
 
     Args:
         one: on the first GPU model.
@@ -228,14 +238,15 @@ def apart(one: Contrast, other: Contrast, *, alpha: float = ALPHA) -> Interval:
         parts.append((session.variance * side.arm.session_share, session.freedom))
     means = [one.by_board(), other.by_board()]
     known = max((_boards_of_both(side) for side in (one, other)), key=lambda boards: boards.variance)
-    board = weighed(known, within(means))
+    seen = within(means)
+    board = seen if seen.freedom and seen.variance > known.variance else weighed(known, seen)
     parts.append((board.variance * sum(1 / len(of) for of in means), board.freedom))
     return _relative(statistics.fmean(means[0]) - statistics.fmean(means[1]), parts, alpha)
 
 
 def _boards_of_both(side: Contrast) -> Spread:
     """Variance between boards of the difference of two levels, each of which they shift in its own way."""
-    arm, control = (side.noise.boards_of(_windows(sample)) for sample in (side.arm, side.control))
+    arm, control = (side.noise.boards_of(_windows(each), each.watts) for each in (side.arm, side.control))
     return Spread(arm.variance + control.variance, arm.freedom)
 
 

@@ -102,7 +102,7 @@ def test_a_faster_gpu_that_gains_less_fails_until_that_is_recorded(suite: pytest
 
 
 def test_what_boards_leave_open_fails_a_strict_gate_alone(suite: pytest.Pytester) -> None:
-    bless(suite, h200=MANY[:1], a100=FEW[:1])
+    bless(suite, h200=(-0.15,), a100=FEW[:1])
     assert run(suite).ret == pytest.ExitCode.NO_TESTS_COLLECTED
     result = run(suite, "--energy-gate=strict")
     assert result.ret == 1

@@ -76,17 +76,18 @@ def test_both_gpu_models_come_to_the_same_verdict(folder: Path) -> None:
 
 
 def test_a_board_of_each_leaves_open_what_three_of_each_tell(folder: Path) -> None:
-    bless_graphs(folder, "h200", MANY[:1])
+    some = (-0.17, -0.165, -0.175)
+    bless_graphs(folder, "h200", some[:1])
     bless_graphs(folder, "a100", FEW[:1])
     (one_board,) = rows(folder)
     assert one_board.verdict == "inconclusive"
-    for gpu, effects in (("h200", MANY), ("a100", FEW)):
+    for gpu, effects in (("h200", some), ("a100", FEW)):
         bless_graphs(folder, gpu, effects[1:], first_board=2)
     (three_boards,) = rows(folder)
     assert three_boards.verdict == "confirms"
     assert three_boards.interval.half_width < one_board.interval.half_width
     assert three_boards.note == (
-        "by baselines of cuda-graphs graphs_save_energy[1]: -25.0 % on 3 boards of h200, -3.0 % on 3 boards of a100"
+        "by baselines of cuda-graphs graphs_save_energy[1]: -17.0 % on 3 boards of h200, -3.0 % on 3 boards of a100"
     )
 
 
