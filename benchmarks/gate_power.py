@@ -259,7 +259,7 @@ def _interval(
         return statistics.ratio([pairs], shifted=2, noise=noise, window=window, alpha=alpha)
     here, there = frozenset({"here"}), frozenset({"there" if reference.board else "here"})
     level = math.exp(sum(map(math.log, then)) / len(then))
-    alike = Sample(starts=(now,), relative_uncertainty=work.uncertainty, boards=here, watts=work.watts)
+    alike = Sample(starts=(now,), relative_uncertainty=work.uncertainty, boards=here, load=work.load)
     stored = msgspec.structs.replace(alike, starts=(then,), boards=there, by_board=((level,),))
     return statistics.change(alike, stored, noise=noise, alpha=alpha)
 

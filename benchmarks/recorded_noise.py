@@ -34,7 +34,7 @@ class Level(NamedTuple):
         batch_size: requests served at once.
         batch_seconds: mean length of a batch.
         start_seconds: length of the engine start.
-        watts: mean power per board.
+        load: mean power per board as a share of the power limit.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Level(NamedTuple):
     batch_size: int
     batch_seconds: float
     start_seconds: float
-    watts: float
+    load: float
 
 
 class WorkNoise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,7 +66,7 @@ class WorkNoise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         batch_size: requests served at once.
         batch_seconds: length of a batch.
         start_seconds: length of an engine start.
-        watts: mean power per board.
+        load: mean power per board as a share of the power limit.
     """
 
     name: str
@@ -80,7 +80,7 @@ class WorkNoise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     batch_size: int
     batch_seconds: float
     start_seconds: float
-    watts: float
+    load: float
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -211,9 +211,10 @@ def _levels(journal: Journal) -> Iterator[tuple[bytes, Level]]:
                             batch_size=batch_size,
                             batch_seconds=sum(seconds) / batches,
                             start_seconds=journal.starts[start].seconds,
-                            watts=sum(r.reading.joules for r in of_start)
+                            load=sum(run.reading.joules for run in of_start)
                             / sum(seconds)
-                            / len(opened.fingerprint.boards),
+                            / len(opened.fingerprint.boards)
+                            / float(str(opened.fingerprint.identity["power_limit_watts"])),
                         ),
                     )
 
@@ -239,7 +240,7 @@ def _noise_of_work(levels: Sequence[Level], stated: float) -> WorkNoise:
         batch_size=levels[0].batch_size,
         batch_seconds=statistics.fmean(level.batch_seconds for level in levels),
         start_seconds=statistics.fmean(level.start_seconds for level in levels),
-        watts=statistics.fmean(level.watts for level in levels),
+        load=statistics.fmean(level.load for level in levels),
     )
 
 

@@ -243,11 +243,12 @@ class WorkerProcess:
         # Shared memory that an engine's processes leave is taken away by Python's resource tracker, which is in the
         # group and does so when they are gone: a GPU host's /dev/shm would fill up, engine by engine.
         self._kill_all_but_trackers()
-        self._wait_for_group(TERM_GRACE_SECONDS)
+        self._wait_for(self._others_than_trackers, GROUP_GRACE_SECONDS)
+        self._wait_for(self._members, TERM_GRACE_SECONDS)
         self._signal(signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GROUP_GRACE_SECONDS)
-        self._wait_for_group(GROUP_GRACE_SECONDS)
+        self._wait_for(self._members, GROUP_GRACE_SECONDS)
         # What serves in a container is in no group of ours, and gone when nothing holds the pipe's other end.
         self._reader.join(TERM_GRACE_SECONDS)
         self._stderr.close()
@@ -272,16 +273,21 @@ class WorkerProcess:
         except (ProcessLookupError, PermissionError):
             return
 
-    def _kill_all_but_trackers(self) -> None:
-        for member in _living_members(self._process.pid):
-            with contextlib.suppress(psutil.Error):
-                if not any(TRACKER in argument for argument in member.cmdline()):
-                    member.kill()
+    def _members(self) -> list[psutil.Process]:
+        return _living_members(self._process.pid)
 
-    def _wait_for_group(self, seconds: float) -> None:
-        """Wait for the rest of the group: what it held of a device's memory is free only then."""
+    def _others_than_trackers(self) -> list[psutil.Process]:
+        return [member for member in self._members() if not _is_tracker(member)]
+
+    def _kill_all_but_trackers(self) -> None:
+        for member in self._others_than_trackers():
+            with contextlib.suppress(psutil.Error):
+                member.kill()
+
+    def _wait_for(self, living: Callable[[], list[psutil.Process]], seconds: float) -> None:
+        """Wait until those of the group are gone: what they held of a device's memory is free only then."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until and _living_members(self._process.pid):
+        while time.monotonic() < until and living():
             time.sleep(0.02)
 
     def _read(self, stream: IO[bytes]) -> None:
@@ -311,6 +317,12 @@ class WorkerProcess:
         words = self.last_words()
         self.end()
         return EngineError(f"{self.name} died during {what!r}: {reason}.{words}")
+
+
+def _is_tracker(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return any(TRACKER in argument for argument in process.cmdline())
+    return False
 
 
 def _living_members(group: int) -> list[psutil.Process]:

@@ -21,7 +21,7 @@ from pytest_llm_energy.verdicts.baselines import (
     samples_of,
     since_moved,
 )
-from pytest_llm_energy.verdicts.boards import board_share, load, power_limit
+from pytest_llm_energy.verdicts.boards import board_share, load_of
 from pytest_llm_energy.verdicts.files import SIGNIFICANT_DIGITS
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.scatter import (
@@ -66,10 +66,9 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
         window: between windows of an engine start, where little is known of an arm.
         start: between engine starts of a session.
         session: between sessions on the same boards.
-        board: between boards, where little is known of a level, if its windows scatter no more than ``window``.
+        board: between boards, where little is known of a level, if it is one that does not wait for its host.
         unread: baselines that could not be read, and are left out.
         by_work: windows of each work that baselines hold, by what was served in words (``work_of``).
-        limit_watts: power limit of the boards in the baselines; None where none states it.
     """
 
     window: Component
@@ -78,7 +77,6 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
     board: Component
     unread: tuple[str, ...] = ()
     by_work: Mapping[str, Spread] = {}
-    limit_watts: float | None = None
 
     def windows_of(self, identity: Identity | None) -> Component:
         """Between windows of one work: as baselines of this GPU model have it, or what is known of all.
@@ -97,17 +95,17 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
             found = weighed(self.window.spread, found)
         return Component(sd=math.sqrt(found.variance), freedom=found.freedom, seen=1, measured=True)
 
-    def boards_of(self, windows: Spread, watts: float | None = None) -> Spread:
+    def boards_of(self, windows: Spread, load: float | None = None) -> Spread:
         """Between boards, where nothing else is known of a level than how its windows scatter and what it draws.
 
         It counts for no more degrees of freedom than the assumption: levels still differ, and all share few hosts.
 
         Args:
             windows: between those of an engine start.
-            watts: mean power per board; None where that is not known.
+            load: mean power per board as a share of the power limit; None where that is not known.
         """
         known = weighed(self.window.spread, windows) if windows.freedom else self.window.spread
-        share = board_share(known, self.window.spread, watts and self.limit_watts and watts / self.limit_watts)
+        share = board_share(known, self.window.spread, load)
         return Spread(self.board.sd**2 * share, min(self.board.freedom, ASSUMED.board.freedom))
 
 
@@ -121,14 +119,14 @@ ASSUMED = Noise(
     # Four loads of Llama-3.1-8B in three sessions within a quarter of an hour on one H200 (2026-11-21, vLLM
     # 0.25.1), so with 6 degrees or fewer; counted as a few more, or two sessions elsewhere would outweigh it.
     session=Component(sd=0.0065, freedom=10.0),
-    # Amid 133 levels on two to nine of 18 sets of H200s (2026-11-21 and 22, vLLM 0.25.1, transformers 5.17), with
-    # those that scatter from window to window divided by BOARDS_BY_WINDOWS: an inverse chi-squared distribution
-    # fitted to their variances. No more degrees, since levels differ: prefills by 0.3-1 %, decoding by 6 %.
+    # Amid 133 levels on several of 20 sets of H200s (2026-11-21 and 22, vLLM 0.25.1, transformers 5.17), by kind of
+    # level (boards.py): the fit has the 3.8 %, and more degrees than levels on so few hosts can be worth; six of
+    # them are believed.
     board=Component(sd=0.038, freedom=6.0),
 )
 """What holds on every GPU model until it is measured there. Degrees of freedom are how many differences between
 starts or sessions an assumption counts for beside those that were seen; until there are as many, nothing less than
-the assumption is believed. Windows and boards are known as widely as levels differ (``scatter.typical``)."""
+the assumption is believed. Windows are known as widely as works differ (``scatter.typical``)."""
 
 OWN_WORTH = 4.0
 """Degrees of freedom, at most, that windows of the same work count for where they were recorded in other sessions:
@@ -190,7 +188,7 @@ def pooled(
     """How levels scatter, by all blessed sessions of a GPU model that were metered alike.
 
     Sessions, boards and engine starts shift many levels at once, so they are counted once however many levels they
-    hold. Levels differ in how far, tenfold between boards; so what a level's own sessions and boards show is
+    hold. Levels differ in how far; so what a level's own sessions and boards show is
     weighed in where it is judged (``statistics.change``), here those of the other cases alone are pooled, and they
     count for no more degrees of freedom than the assumption, however many they are.
 
@@ -212,7 +210,6 @@ def pooled(
         session=session,
         board=_board(others, window.spread),
         by_work=by_work,
-        limit_watts=power_limit(session for baseline in baselines for session in baseline.sessions),
     )
 
 
@@ -269,7 +266,7 @@ def _levels(baselines: Sequence[Baseline], *, method: str, simulated: bool) -> I
                         name=(baseline.finding, case, arm, hardware),
                         work=work_of(identity),
                         engine=_text({k: v for k, v in identity.items() if k not in SERVED_BY_ANY}),
-                        load=load(sessions, case, arm),
+                        load=load_of(sessions, case, arm),
                         sessions=tuple(_of_session(session, case, arm) for session in sessions),
                         meant=tuple(_of_session(session, case, arm) for session in meant),
                     )
@@ -354,10 +351,7 @@ def _session(levels: Sequence[_Level], window: Spread, start: Spread) -> Compone
 
 
 def _board(levels: Sequence[_Level], window: Spread) -> Component:
-    """Between boards, of levels whose windows scatter no more than is typical.
-
-    Levels differ in it as widely as windows do between works; all share the few boards.
-    """
+    """Between boards, of levels that do not wait for their host; the others are brought to that (``boards.py``)."""
     known = [(level, found) for level in levels if len(found := _by_boards(level)) > 1]
     if not known:
         return ASSUMED.board
@@ -375,7 +369,7 @@ def _board(levels: Sequence[_Level], window: Spread) -> Component:
 
 
 def _not_equal(spreads: Sequence[Spread]) -> list[Spread]:
-    """Variances whose logs can be taken: what is equal is so as far as it is stored."""
+    """Variances that are not nothing: what is equal is so as far as it is stored."""
     return [Spread(max(spread.variance, LEAST_SD**2), spread.freedom) for spread in spreads]
 
 

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_llm_energy.verdicts.baselines import Samples, Session, samples_of, watts_per_board
+from pytest_llm_energy.verdicts.baselines import Samples, Session, samples_of
+from pytest_llm_energy.verdicts.boards import load_of
 from pytest_llm_energy.verdicts.measured import Arm, Run
 from pytest_llm_energy.verdicts.statistics import Sample
 
@@ -36,7 +37,6 @@ class Quantity:
             starts=tuple(map(tuple, self.by_start(arm.runs).values())),
             relative_uncertainty=relative_uncertainty,
             boards=frozenset(boards),
-            watts=statistics.fmean(map(_watts_of_run, arm.runs)) / max(1, len(boards)),
         )
 
     def then(
@@ -69,7 +69,7 @@ class Quantity:
             boards=frozenset(board for session in sessions for board in session.fingerprint.boards),
             board_share=_share(boards for _, boards in of_starts),
             by_board=self._by_board(scatter_of or sessions, case, arm),
-            watts=statistics.fmean(watts_per_board(session, case, arm) for session in sessions),
+            load=load_of(sessions, case, arm),
         )
 
     def starts_then(self, sessions: Sequence[Session], case: str, arm: str) -> list[tuple[float, ...]]:

@@ -46,7 +46,7 @@ def weighed(assumed: Spread, seen: Spread) -> Spread:
     return Spread((assumed.freedom * assumed.variance + seen.freedom * seen.variance) / freedom, freedom)
 
 
-def typical(variances: Sequence[Spread], assumed: Spread, *, worth: float, counting: float | None = None) -> Spread:
+def typical(variances: Sequence[Spread], assumed: Spread, *, worth: float) -> Spread:
     """The variance of one more group, and the degrees of freedom that knowing the others is worth.
 
     A scaled F distribution is fitted to the variances by the first two moments of their logs (G. K. Smyth, Linear
@@ -57,7 +57,6 @@ def typical(variances: Sequence[Spread], assumed: Spread, *, worth: float, count
         variances: of groups like it.
         assumed: what holds where there are none.
         worth: how many variances the assumption counts for beside them.
-        counting: how many they count for themselves, where several tell the same; None for each on its own.
     """
     from scipy.special import digamma, polygamma  # half a second to import, and only judging needs it
 
@@ -71,8 +70,7 @@ def typical(variances: Sequence[Spread], assumed: Spread, *, worth: float, count
     if logs:
         noise = statistics.fmean(float(polygamma(1, spread.freedom / 2)) for spread in variances)
         seen = max(0.0, statistics.variance(logs) - noise) if len(logs) > 1 else excess
-        count = len(logs) if counting is None else counting
-        share = count / (worth + count)
+        share = len(logs) / (worth + len(logs))
         mean += share * (statistics.fmean(logs) - mean)
         excess += share * (seen - excess)
     freedom = 2 * _inverse(lambda x: float(polygamma(1, x)), excess)
@@ -89,7 +87,7 @@ def usual(variances: Sequence[Spread], assumed: Spread, *, worth: float, countin
         variances: of groups like it.
         assumed: what holds where there are none, with more than four degrees of freedom.
         worth: how many variances the assumption counts for beside them.
-        counting: how many they count for themselves.
+        counting: how many they count for themselves: fewer than they are where several tell the same.
     """
     mean = assumed.variance * assumed.freedom / (assumed.freedom - 2)
     excess = 2 / (assumed.freedom - 4)

@@ -49,7 +49,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         board_share: the same of the sets of boards.
         by_board: of a reference, the levels that tell how sessions and boards scatter: those in sessions on each
             set of boards.
-        watts: mean power per board; None where that is not known.
+        load: of a reference, mean power per board as a share of the power limit; None where that is not known.
     """
 
     starts: tuple[tuple[float, ...], ...]
@@ -58,7 +58,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     boards: frozenset[str] = frozenset()
     board_share: float = 1.0
     by_board: tuple[tuple[float, ...], ...] = ()
-    watts: float | None = None
+    load: float | None = None
 
     @property
     def runs(self) -> int:
@@ -114,8 +114,8 @@ def change(now: Sample, reference: Sample, *, noise: Noise, alpha: float = ALPHA
     if now.boards != reference.boards:
         # What the host slows differs from host to host, and scatters on one where others use it too.
         windows = max(_windows(now), _windows(reference), key=_or_nothing)
-        watts = min((side.watts for side in (now, reference) if side.watts), default=None)
-        board = _between_boards(reference, noise.boards_of(windows, watts))
+        # By the reference's load: what has begun to wait for its host shall not be excused by doing so.
+        board = _between_boards(reference, noise.boards_of(windows, reference.load))
         parts.append((board.variance * (now.board_share + reference.board_share), board.freedom))
     return _relative(now.log_mean() - reference.log_mean(), parts, alpha)
 
@@ -222,8 +222,8 @@ def apart(one: Contrast, other: Contrast, *, alpha: float = ALPHA) -> Interval:
     """How far an effect on one GPU model is from the same effect on another: their ratio, less one.
 
     What is said of GPU models must hold for their boards, which shift an arm and its control each in its own way.
-    So the boards are what is counted: how far the effect differs between those of either GPU model, if that is more
-    than what is known of levels there, or else both, weighed. Metering that is off by as much in all runs of a
+    So the boards are what is counted: how far the effect differs between those of either GPU model, weighed with
+    what is known of levels there, and by itself where it is more. Metering that is off by as much in all runs of a
     board cancels.
 
     Args:
@@ -239,14 +239,16 @@ def apart(one: Contrast, other: Contrast, *, alpha: float = ALPHA) -> Interval:
     means = [one.by_board(), other.by_board()]
     known = max((_boards_of_both(side) for side in (one, other)), key=lambda boards: boards.variance)
     seen = within(means)
-    board = seen if seen.freedom and seen.variance > known.variance else weighed(known, seen)
+    board = weighed(known, seen)
+    if seen.freedom and seen.variance > known.variance:
+        board = Spread(seen.variance, board.freedom)
     parts.append((board.variance * sum(1 / len(of) for of in means), board.freedom))
     return _relative(statistics.fmean(means[0]) - statistics.fmean(means[1]), parts, alpha)
 
 
 def _boards_of_both(side: Contrast) -> Spread:
     """Variance between boards of the difference of two levels, each of which they shift in its own way."""
-    arm, control = (side.noise.boards_of(_windows(each), each.watts) for each in (side.arm, side.control))
+    arm, control = (side.noise.boards_of(_windows(each), each.load) for each in (side.arm, side.control))
     return Spread(arm.variance + control.variance, arm.freedom)
 
 

@@ -30,7 +30,7 @@ def level(*logs: float, board: str = "b", session: str = "s", start: str = "1") 
         batch_size=1,
         batch_seconds=0.5,
         start_seconds=40.0,
-        watts=500.0,
+        load=0.7,
     )
 
 

@@ -13,7 +13,7 @@ from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.baselines import Baseline, BaselineCase, Samples, Session, write_baseline
-from pytest_llm_energy.verdicts.boards import BOARDS_BY_WINDOWS, WAITING_SHARE
+from pytest_llm_energy.verdicts.boards import BOARDS_BY_WINDOWS, WAITING_SHARE, load_of
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.noise import (
     ASSUMED,
@@ -108,7 +108,7 @@ def test_what_was_measured_replaces_an_assumption_and_the_others_stay() -> None:
     assert noise() == ASSUMED
     one = noise(drawn(random.Random(1)))
     assert one.window.measured
-    assert msgspec.structs.replace(one, window=ASSUMED.window, by_work={}, limit_watts=None) == ASSUMED
+    assert msgspec.structs.replace(one, window=ASSUMED.window, by_work={}) == ASSUMED
 
 
 def identity_of(made: Baseline, arm: str) -> Identity:
@@ -246,13 +246,24 @@ def test_what_scatters_from_window_to_window_is_expected_to_differ_more_between_
     assert ASSUMED.boards_of(Spread(math.nan, 0)) == ASSUMED.board.spread  # nothing is known of its windows
 
 
-def test_what_draws_less_than_half_of_the_power_limit_is_expected_to_differ_as_hosts_do() -> None:
-    known = msgspec.structs.replace(ASSUMED, limit_watts=700.0)
+def test_what_draws_little_of_the_power_limit_is_expected_to_differ_as_hosts_do() -> None:
     quiet = Spread(ASSUMED.window.sd**2, 1000)
-    assert known.boards_of(quiet, 600.0) == known.boards_of(quiet) == known.board.spread
-    waiting = known.boards_of(quiet, 300.0)
-    assert waiting.variance / known.board.spread.variance == WAITING_SHARE
-    assert ASSUMED.boards_of(quiet, 300.0) == ASSUMED.board.spread  # the limit is not known
+    assert ASSUMED.boards_of(quiet, 0.7) == ASSUMED.boards_of(quiet) == ASSUMED.board.spread
+    shares = [ASSUMED.boards_of(quiet, load).variance / ASSUMED.board.sd**2 for load in (0.3, 0.4, 0.5, 0.6)]
+    assert shares == pytest.approx([WAITING_SHARE, WAITING_SHARE, WAITING_SHARE**0.5, 1.0])
+
+
+def test_the_load_of_several_boards_is_of_each_and_of_their_limit() -> None:
+    alone = session([{"arm": [0.0, 0.0]}])
+    lower = session([{"arm": [0.0, 0.0]}], power_limit_watts=500.0)
+    assert load_of([alone], "case", "arm") == pytest.approx(600 / 700)
+    assert load_of([alone, lower], "case", "arm") == pytest.approx((600 / 700 + 600 / 500) / 2)
+    two = msgspec.structs.replace(
+        alone, fingerprint=msgspec.structs.replace(alone.fingerprint, boards=("one", "two"))
+    )
+    assert load_of([two], "case", "arm") == pytest.approx(300 / 700)
+    unlimited = msgspec.structs.replace(alone, fingerprint=msgspec.structs.replace(alone.fingerprint, identity={}))
+    assert load_of([unlimited], "case", "arm") is None
 
 
 def test_however_alike_levels_are_what_they_show_of_boards_is_worth_no_more_than_the_assumption() -> None:

@@ -99,6 +99,35 @@ def test_bounds_over_starts_hold_for_starts_as_they_are_known_and_widen_where_th
         assert sum(widths) / trials > 0.05
 
 
+def test_a_level_that_has_begun_to_wait_for_its_host_is_judged_as_one_that_did_not() -> None:
+    now = sample((1.3, 1.301, 1.299))
+    loaded, waiting = (
+        msgspec.structs.replace(sample((1.0, 1.001, 0.999), boards="two"), load=load) for load in (0.7, 0.3)
+    )
+    assert statistics.change(now, loaded, noise=ASSUMED).low > 0.03
+    assert statistics.change(now, waiting, noise=ASSUMED).low < 0
+    scattering = sample((1.1, 1.5, 1.3), boards="one")
+    assert (
+        statistics.change(scattering, loaded, noise=ASSUMED).half_width
+        > 2 * statistics.change(now, loaded, noise=ASSUMED).half_width
+    )
+
+
+def test_boards_that_are_a_little_farther_apart_than_known_do_not_undo_what_they_tell() -> None:
+    known = math.sqrt(2) * ASSUMED.board.sd  # of an effect: both of its levels are shifted
+
+    def half_width(apart: float) -> float:
+        sides = []
+        for effect in (0.7, 1.0):
+            boards = tuple((effect * math.exp(sign * apart / math.sqrt(2)),) for sign in (-1, 1))
+            control = msgspec.structs.replace(sample((1.0, 1.001, 0.999)), by_board=((1.0,), (1.0,)))
+            arm = msgspec.structs.replace(control, starts=((effect,) * 3,), by_board=boards)
+            sides.append(statistics.Contrast(arm=arm, control=control, noise=ASSUMED))
+        return statistics.apart(*sides).half_width
+
+    assert half_width(0.9 * known) < half_width(1.1 * known) < 1.3 * half_width(0.9 * known)
+
+
 def test_bounds_of_a_change_hold_under_start_session_and_board_noise() -> None:
     generator = random.Random(1)
     trials, wrong = 3000, 0

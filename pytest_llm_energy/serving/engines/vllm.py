@@ -10,7 +10,6 @@ import os
 import random
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ..checkpoint import checkpoint, folder_name
@@ -109,7 +108,7 @@ class Engine:
         options |= arguments
         self._most_requests = int(options["max_num_seqs"])
         scratch = os.environ.get("LLM_ENERGY_SCRATCH", "")
-        if 0 < len(scratch) <= LONGEST_FOLDER and Path(scratch).is_dir():  # not in a container, say
+        if 0 < len(scratch) <= LONGEST_FOLDER and os.access(scratch, os.W_OK | os.X_OK):  # not in a container
             os.environ.setdefault("VLLM_RPC_BASE_PATH", scratch)
         say(f"{identity['weights']} weights of {model['name']}, vLLM {vllm.__version__}")
         cache = self._start(options).cache_config
