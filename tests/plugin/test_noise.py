@@ -29,7 +29,7 @@ def test_the_same_journal_is_ok_on_a_quiet_gpu_model_and_undecided_on_a_noisy_on
     quiet.stdout.fnmatch_lines(
         [
             "  noise of h200: windows 0.3 %, starts 0.2 % (assumed), sessions 0.7 % (assumed), "
-            "boards 2.0 % (assumed)",
+            "boards 3.8 % (assumed)",
             "energy: judged 3 of 3 (3 new, 6 ok)",
         ]
     )
