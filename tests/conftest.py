@@ -1,6 +1,11 @@
 """What every test here starts from: a machine that is not a CI's, whichever machine runs them."""
 
 import pytest
+from hypothesis import settings
+
+# A machine that is busy takes longer; nothing here is about how long.
+settings.register_profile("untimed", settings.default, deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
