@@ -49,7 +49,7 @@ H200_PARTS: dict[str, Callable[[], str]] = {
     "h200-same-scattering": partial(h200.against, "same-stack-graphs-and-drafts"),
     "h200-busy-host": partial(h200.against, *(f"same-stack-{n}" for n in (1, 2, 3, 4)), folder="h200-busy-host"),
     "h200-own-cores": partial(h200.against, *(f"same-stack-{n}" for n in range(5, 11)), folder="h200-busy-host"),
-    "h200-waiting": partial(h200.waiting, *(f"same-stack-{n}" for n in range(6, 9)), folder="h200-busy-host"),
+    "h200-waiting": partial(h200.waiting, *(f"same-stack-{n}" for n in range(5, 11)), folder="h200-busy-host"),
     "h200-eager": partial(h200.against, "eager-against-graphs"),
     "h200-upgrade": partial(
         h200.against, *(f"vllm-0.20.2-to-0.25.1{of}" for of in ("", "-kernels", "-speculation"))

@@ -242,8 +242,7 @@ class WorkerProcess:
             self._process.wait(TERM_GRACE_SECONDS)
         # Shared memory that an engine's processes leave is taken away by Python's resource tracker, which is in the
         # group and does so when they are gone: a GPU host's /dev/shm would fill up, engine by engine.
-        self._kill_all_but_trackers()
-        self._wait_for(self._others_than_trackers, GROUP_GRACE_SECONDS)
+        self._wait_for(self._kill_all_but_trackers, GROUP_GRACE_SECONDS)
         self._wait_for(self._members, TERM_GRACE_SECONDS)
         self._signal(signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -276,13 +275,13 @@ class WorkerProcess:
     def _members(self) -> list[psutil.Process]:
         return _living_members(self._process.pid)
 
-    def _others_than_trackers(self) -> list[psutil.Process]:
-        return [member for member in self._members() if not _is_tracker(member)]
-
-    def _kill_all_but_trackers(self) -> None:
-        for member in self._others_than_trackers():
+    def _kill_all_but_trackers(self) -> list[psutil.Process]:
+        """Those that lived still, forked in the meantime or not."""
+        found = [member for member in self._members() if not _is_tracker(member)]
+        for member in found:
             with contextlib.suppress(psutil.Error):
                 member.kill()
+        return found
 
     def _wait_for(self, living: Callable[[], list[psutil.Process]], seconds: float) -> None:
         """Wait until those of the group are gone: what they held of a device's memory is free only then."""

@@ -58,13 +58,15 @@ def samples_of(session: Session, case: str, arm: str) -> list[Samples]:
     return [start[case][arm] for start in session.starts if arm in start.get(case, {})]
 
 
+def watts_of(samples: Samples) -> tuple[float, ...]:
+    """Mean power of each run, of all boards together."""
+    runs = zip(samples.joules_per_token, samples.seconds_per_token, strict=False)
+    return tuple(joules / seconds for joules, seconds in runs)
+
+
 def watts_per_board(session: Session, case: str, arm: str) -> float:
     """Mean power of an arm in a session, in watts per board; of one that is in it."""
-    watts = [
-        joules / seconds
-        for samples in samples_of(session, case, arm)
-        for joules, seconds in zip(samples.joules_per_token, samples.seconds_per_token, strict=False)
-    ]
+    watts = [each for samples in samples_of(session, case, arm) for each in watts_of(samples)]
     return statistics.fmean(watts) / max(1, len(session.fingerprint.boards))
 
 

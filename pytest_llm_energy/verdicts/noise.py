@@ -204,13 +204,7 @@ def pooled(
     others = [level for level in levels if of is None or level.name[:2] != (of.finding, of.case)]
     session = _session(others, window.spread, start.spread)
     by_work = {work: within(starts) for work, starts in _starts_by_work(levels).items()}
-    return Noise(
-        window=window,
-        start=start,
-        session=session,
-        board=_board(others, window.spread),
-        by_work=by_work,
-    )
+    return Noise(window=window, start=start, session=session, board=_board(others, window.spread), by_work=by_work)
 
 
 @dataclass(frozen=True, kw_only=True)

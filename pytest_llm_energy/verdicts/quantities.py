@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_llm_energy.verdicts.baselines import Samples, Session, samples_of
+from pytest_llm_energy.verdicts.baselines import Samples, Session, samples_of, watts_of
 from pytest_llm_energy.verdicts.boards import load_of
 from pytest_llm_energy.verdicts.measured import Arm, Run
 from pytest_llm_energy.verdicts.statistics import Sample
@@ -92,20 +92,11 @@ def _share(groups: Iterable[Hashable]) -> float:
     return sum(count**2 for count in counts.values()) / counts.total() ** 2
 
 
-def _watts_of_run(run: Run) -> float:
-    return run.joules_per_unit / run.seconds_per_unit
-
-
-def _watts(samples: Samples) -> tuple[float, ...]:
-    runs = zip(samples.joules_per_token, samples.seconds_per_token, strict=False)
-    return tuple(joules / seconds for joules, seconds in runs)
-
-
 JOULES = Quantity(lambda run: run.joules_per_unit, lambda samples: samples.joules_per_token)
 """Energy per output token, or per call."""
 
 SECONDS = Quantity(lambda run: run.seconds_per_unit, lambda samples: samples.seconds_per_token)
 """Time per output token, or per call, over the whole batch."""
 
-WATTS = Quantity(_watts_of_run, _watts)
+WATTS = Quantity(lambda run: run.joules_per_unit / run.seconds_per_unit, watts_of)
 """Mean power."""

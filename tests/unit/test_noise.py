@@ -9,11 +9,10 @@ from statistics import fmean
 import msgspec
 import pytest
 
-from pytest_llm_energy.hardware.fingerprint import Fingerprint
 from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.verdicts import statistics
-from pytest_llm_energy.verdicts.baselines import Baseline, BaselineCase, Samples, Session, write_baseline
-from pytest_llm_energy.verdicts.boards import BOARDS_BY_WINDOWS, WAITING_SHARE, load_of
+from pytest_llm_energy.verdicts.baselines import Baseline, BaselineCase, Session, write_baseline
+from pytest_llm_energy.verdicts.boards import BOARDS_BY_WINDOWS
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.noise import (
     ASSUMED,
@@ -27,37 +26,8 @@ from pytest_llm_energy.verdicts.noise import (
 from pytest_llm_energy.verdicts.quantities import JOULES
 from pytest_llm_energy.verdicts.scatter import Spread, distinct_differences
 from pytest_llm_energy.verdicts.statistics import Sample
+from tests.unit.blessed import METHOD, session
 from tests.unit.measurements import PLAIN
-
-METHOD = "nvml-counter"
-
-
-def session(
-    starts: Sequence[dict[str, Sequence[float]]],
-    *,
-    when: str = "1",
-    board: str = "one",
-    method: str = METHOD,
-    simulated: bool = False,
-    moved: Sequence[str] = (),
-    power_limit_watts: float = 700.0,
-) -> Session:
-    """Logs of joules per token, by engine start and arm of one case."""
-    return Session(
-        when=when,
-        reason="",
-        method=method,
-        fingerprint=Fingerprint(identity={"power_limit_watts": power_limit_watts}, state={}, boards=(board,)),
-        stack={},
-        relative_uncertainty=0.001,
-        starts=tuple({"case": {arm: samples(logs) for arm, logs in start.items()}} for start in starts),
-        simulated=simulated,
-        moved={"case": tuple(moved)} if moved else {},
-    )
-
-
-def samples(logs: Sequence[float]) -> Samples:
-    return Samples(joules_per_token=tuple(map(math.exp, logs)), seconds_per_token=(1 / 600,) * len(logs))
 
 
 def identity(number: int) -> Identity:
@@ -244,26 +214,6 @@ def test_what_scatters_from_window_to_window_is_expected_to_differ_more_between_
     assert quiet == usual == ASSUMED.board.spread  # decoding at batch 1 repeats well, and boards lie far apart
     assert wild.variance / usual.variance == pytest.approx(81**BOARDS_BY_WINDOWS, rel=0.01)
     assert ASSUMED.boards_of(Spread(math.nan, 0)) == ASSUMED.board.spread  # nothing is known of its windows
-
-
-def test_what_draws_little_of_the_power_limit_is_expected_to_differ_as_hosts_do() -> None:
-    quiet = Spread(ASSUMED.window.sd**2, 1000)
-    assert ASSUMED.boards_of(quiet, 0.7) == ASSUMED.boards_of(quiet) == ASSUMED.board.spread
-    shares = [ASSUMED.boards_of(quiet, load).variance / ASSUMED.board.sd**2 for load in (0.3, 0.4, 0.5, 0.6)]
-    assert shares == pytest.approx([WAITING_SHARE, WAITING_SHARE, WAITING_SHARE**0.5, 1.0])
-
-
-def test_the_load_of_several_boards_is_of_each_and_of_their_limit() -> None:
-    alone = session([{"arm": [0.0, 0.0]}])
-    lower = session([{"arm": [0.0, 0.0]}], power_limit_watts=500.0)
-    assert load_of([alone], "case", "arm") == pytest.approx(600 / 700)
-    assert load_of([alone, lower], "case", "arm") == pytest.approx((600 / 700 + 600 / 500) / 2)
-    two = msgspec.structs.replace(
-        alone, fingerprint=msgspec.structs.replace(alone.fingerprint, boards=("one", "two"))
-    )
-    assert load_of([two], "case", "arm") == pytest.approx(300 / 700)
-    unlimited = msgspec.structs.replace(alone, fingerprint=msgspec.structs.replace(alone.fingerprint, identity={}))
-    assert load_of([unlimited], "case", "arm") is None
 
 
 def test_however_alike_levels_are_what_they_show_of_boards_is_worth_no_more_than_the_assumption() -> None:

@@ -106,11 +106,15 @@ def test_a_level_that_has_begun_to_wait_for_its_host_is_judged_as_one_that_did_n
     )
     assert statistics.change(now, loaded, noise=ASSUMED).low > 0.03
     assert statistics.change(now, waiting, noise=ASSUMED).low < 0
-    scattering = sample((1.1, 1.5, 1.3), boards="one")
-    assert (
-        statistics.change(scattering, loaded, noise=ASSUMED).half_width
-        > 2 * statistics.change(now, loaded, noise=ASSUMED).half_width
-    )
+
+
+def test_a_side_whose_windows_scatter_is_on_a_host_that_differs() -> None:
+    loaded = msgspec.structs.replace(sample((1.0, 1.001, 0.999), boards="two"), load=0.7)
+    quiet, busy = (sample((1.0 + spread, 1.0 - spread) * 2000, boards="one") for spread in (0.001, 0.1))
+    beside = statistics.change(busy, sample((1.0, 1.001, 0.999)), noise=ASSUMED)
+    assert beside.half_width < 0.03  # so many windows tell the mean
+    widths = [statistics.change(side, loaded, noise=ASSUMED).half_width for side in (quiet, busy)]
+    assert widths[1] > 2 * widths[0]
 
 
 def test_boards_that_are_a_little_farther_apart_than_known_do_not_undo_what_they_tell() -> None:

@@ -139,7 +139,7 @@ def test_a_process_that_does_not_end_is_named_and_not_waited_for(monkeypatch: py
     worker = WorkerProcess(python=["bash", "-c", "sleep 60"], environment={}, name="worker")
     kill = worker._signal
     monkeypatch.setattr(worker, "_signal", lambda number: None)
-    monkeypatch.setattr(worker, "_kill_all_but_trackers", lambda: None)
+    monkeypatch.setattr(worker, "_kill_all_but_trackers", list)
     begun = time.monotonic()
     with pytest.warns(RuntimeWarning, match=f"worker: process {worker.pid} did not end within 0.2 s of SIGKILL"):
         worker.end()
