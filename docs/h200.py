@@ -40,6 +40,17 @@ SESSIONS = (
 )
 """Journals, named by when they were measured; those of one session ran side by side on one host."""
 
+UPGRADE = (
+    "",
+    "-kernels",
+    "-speculation",
+    "-graphs-and-lengths",
+    "-mixture-and-online",
+    "-tasks-and-drafts",
+    "-conversations",
+)
+"""Ends of the names of the journals that measure vLLM 0.20.2 against 0.25.1, each of a part of the suite."""
+
 
 def conditions() -> str:
     """When, where and with what each session was measured."""
@@ -197,13 +208,18 @@ def starts() -> str:
 
 
 def against(*names: str, folder: str = "h200") -> str:
-    """Two stacks side by side, in one run or several: who is measured against whom, and the levels."""
+    """Two stacks side by side, in one run or several: who is measured against whom, and the levels of both."""
     levels, _ = split([row for name in names for row in all_rows(f"{folder}/{name}")])
-    change = levels[0].change
-    assert change is not None
+    levels = [row for row in levels if row.change]  # an engine of which no other stack was given has none
+    (reference,) = {row.change.reference for row in levels if row.change}
+    differs = dict.fromkeys(part for row in levels if row.change for part in row.change.stack)
+    boards: dict[str, set[str]] = {}
+    for opened in (opened for name in names for opened in read(f"{folder}/{name}").openings):
+        boards.setdefault(opened.when[:10], set()).update(opened.fingerprint.boards)
     lines = [
-        f"against {change.reference}",
-        f"which differs in: {', '.join(change.stack) or 'nothing that is recorded'}",
+        *(f"measured {day} on {', '.join(sorted(found))}" for day, found in sorted(boards.items())),
+        f"against {reference}",
+        f"which differs in: {', '.join(differs) or 'nothing that is recorded'}",
         "",
         level_table(levels, style="simple"),
     ]

@@ -51,9 +51,7 @@ H200_PARTS: dict[str, Callable[[], str]] = {
     "h200-own-cores": partial(h200.against, *(f"same-stack-{n}" for n in range(5, 11)), folder="h200-busy-host"),
     "h200-waiting": partial(h200.waiting, *(f"same-stack-{n}" for n in range(5, 11)), folder="h200-busy-host"),
     "h200-eager": partial(h200.against, "eager-against-graphs"),
-    "h200-upgrade": partial(
-        h200.against, *(f"vllm-0.20.2-to-0.25.1{of}" for of in ("", "-kernels", "-speculation"))
-    ),
+    "h200-upgrade": partial(h200.against, *(f"vllm-0.20.2-to-0.25.1{part}" for part in h200.UPGRADE)),
 }
 
 WORKLOAD_PARTS: dict[str, Callable[[], str]] = {

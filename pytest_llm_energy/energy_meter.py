@@ -68,7 +68,7 @@ class EnergyMeter:
     _published: Published | None
     rows: list[Row] = field(default_factory=list)
     _series: list[ArmRuns] = field(default_factory=list)
-    _stacks: dict[Side, dict[str, str]] = field(default_factory=lambda: {"present": {}, "against": {}})
+    _stacks: dict[str, Mapping[str, str]] = field(default_factory=dict)
     _readings: list[Reading] = field(default_factory=list)
     starts: dict[str, float] = field(default_factory=dict)
     _begun: float = field(default_factory=time.monotonic)
@@ -187,8 +187,7 @@ class EnergyMeter:
         series.judged = True
         conditions = Conditions(
             fingerprint=self._session.fingerprint(self.gpu_model.devices),
-            stack=self._stacks["present"],
-            against=self._stacks["against"],
+            stacks=self._stacks,
             against_says=self._session.options.against_says or "the other stack",
             baseline=self._baseline,
             published=self._published,
@@ -256,7 +255,7 @@ class EnergyMeter:
         check = Checked(key=self._key, series=0, tp=scenario.tensor_parallel_size, arms=names, looks=LOOKS)
         devices = self.gpu_model.devices
         noise = self._session.noise(self._key, devices)
-        conditions = Conditions(fingerprint=self._session.fingerprint(devices), stack={}, noise=noise)
+        conditions = Conditions(fingerprint=self._session.fingerprint(devices), stacks={}, noise=noise)
         for look in range(LOOKS):
             levels = judge(check, series.measured(), conditions)
             found = list(self_test.statements(levels, budget))
@@ -366,7 +365,7 @@ class EnergyMeter:
             stack=stack,
         )
         self._starting_seconds += time.monotonic() - asked
-        self._stacks[stack.side] |= engine.stack
+        self._stacks[engine.start] = engine.stack
         self.starts[engine.start] = engine.load_seconds
         return engine
 

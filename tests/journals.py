@@ -93,7 +93,7 @@ class SimulatedSession:
         figures: tuple[str, ...] = (),
         metered: Callable[[Reading], Reading] | None = None,
     ) -> "SimulatedSession":
-        """Record a case: scenario and true joules per token of each arm, and of arms on another stack.
+        """Record a case: scenario and true joules per token of each arm, and of those on another stack.
 
         ``cut`` leaves out its end; ``metered`` makes other readings of those that there would be.
         """
@@ -107,7 +107,7 @@ class SimulatedSession:
                 if metered is not None:
                     run = msgspec.structs.replace(run, reading=metered(run.reading))
                 self._segment.write(Ran(key=key, series=0, arm=arm, identity=scenario.identity(), run=run))
-                if against:
+                if against and arm in against:
                     other = _run(scenario, against[arm] * level / joules, number, start="other")
                     ran = Ran(key=key, series=0, arm=arm, identity=scenario.identity(), run=other, side="against")
                     self._segment.write(ran)

@@ -19,6 +19,7 @@ def level_table(rows: Sequence[LevelRow], *, style: str, carbon: CarbonIntensity
         carbon: adds a column of grams of CO2e per million output tokens, None for none.
     """
     cases = short_cases(row.key for row in rows)
+    mixed = len({row.change.side_by_side for row in rows if row.change}) > 1
     records = [
         {
             "finding": row.key.finding,
@@ -28,6 +29,7 @@ def level_table(rows: Sequence[LevelRow], *, style: str, carbon: CarbonIntensity
             GRAMS: _grams(row, carbon) if carbon else "",
             "spread": words.spread(row),
             "runs": str(row.runs),
+            "against": _against(row) if mixed else "",
             "reference": words.joules(row.change.reference_joules) if row.change else "",
             "change": words.change(row.change.joules) if row.change else "",
             "since first": words.change(row.change.drift.joules) if row.change and row.change.drift else "",
@@ -43,6 +45,13 @@ def level_table(rows: Sequence[LevelRow], *, style: str, carbon: CarbonIntensity
 
 CHANGED = frozenset({"regressed", "improved"})
 """Verdicts about a level that is said to have changed, and so has a why."""
+
+
+def _against(row: LevelRow) -> str:
+    if row.change is None:
+        return ""
+    return "other stack" if row.change.side_by_side else "baseline"
+
 
 GRAMS = "gCO2e/Mtok"
 """Heading of the column of grams per million output tokens (per million calls, where a row says so)."""

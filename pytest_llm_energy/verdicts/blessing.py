@@ -17,7 +17,7 @@ from pytest_llm_energy.verdicts.baselines import (
     write_baseline,
 )
 from pytest_llm_energy.verdicts.journal import Journal
-from pytest_llm_energy.verdicts.measured import Arm, CaseKey, metering_sd
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, metering_sd, stack_of
 from pytest_llm_energy.verdicts.noise import UNMEASURED, GpuBaselines, Noise, read_gpu_baselines
 from pytest_llm_energy.verdicts.records import Checked, Opened
 from pytest_llm_energy.verdicts.reference import (
@@ -270,7 +270,7 @@ def _session(
     stack: dict[str, str] = {}
     for check in checks:
         measured = journal.measured(check)
-        stack |= journal.stack(measured)
+        stack |= stack_of(measured.runs, journal.stacks)
         for arm in measured.arms:
             uncertainties.append(metering_sd(arm.runs))
             for number, samples in enumerate(_samples(arm)):

@@ -48,7 +48,7 @@ def compare(
         opened = new.opened_for(check.key)
         conditions = Conditions(
             fingerprint=opened.fingerprint,
-            stack=new.stack(measured),
+            stacks=new.stacks,
             baseline=baselines.get(check.key.finding),
             noise=gpu_baselines.noise(method=opened.method, simulated=opened.simulated, of=check.key),
             budget=budget,

@@ -7,7 +7,7 @@ joins the segments into the journal when the run ends. Judging needs the journal
 import gzip
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import get_args
@@ -166,10 +166,10 @@ class Journal:
             arms.append(Arm(name=name, identity=identity, runs=runs["present"], against=runs["against"]))
         return Measured(key=check.key, series=check.series, arms=tuple(arms), control=check.control)
 
-    def stack(self, measured: Measured, *, side: Side = "present") -> dict[str, str]:
-        """What served on one side, over the starts of a measurement: versions, environment, arguments."""
-        starts = {run.start for arm in measured.arms for run in (arm.runs if side == "present" else arm.against)}
-        return {k: v for s in sorted(starts & self.starts.keys()) for k, v in self.starts[s].stack.items()}
+    @property
+    def stacks(self) -> dict[str, Mapping[str, str]]:
+        """What served each engine start: versions, environment, arguments, by name."""
+        return {name: start.stack for name, start in self.starts.items()}
 
     def _begin(self, began: Began) -> None:
         """Count what follows of a case in place of what came before."""

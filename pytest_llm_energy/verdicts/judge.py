@@ -14,7 +14,7 @@ from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET, budget_of
 from pytest_llm_energy.verdicts.causes import Cause
 from pytest_llm_energy.verdicts.estimates import paired
 from pytest_llm_energy.verdicts.journal import Journal
-from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, metering_sd
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, metering_sd, stack_of
 from pytest_llm_energy.verdicts.noise import ASSUMED, UNMEASURED, Component, GpuBaselines, Noise
 from pytest_llm_energy.verdicts.phases import Phases, interleaved_phases, phases, series_of
 from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS
@@ -39,8 +39,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         fingerprint: of the hardware it was measured on.
-        stack: what served it, by name: versions, environment, arguments.
-        against: the same of the other stack, where it was measured side by side with one.
+        stacks: what served it, by engine start: versions, environment, arguments, by name.
         against_says: what the other stack is, in words.
         baseline: blessed sessions of the finding on this GPU model, None where there are none.
         published: the paper's figures of the finding, None where it has none.
@@ -50,8 +49,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     fingerprint: Fingerprint
-    stack: Mapping[str, str]
-    against: Mapping[str, str] = {}
+    stacks: Mapping[str, Mapping[str, str]]
     against_says: str = "the other stack"
     baseline: Baseline | None = None
     published: Published | None = None
@@ -120,8 +118,7 @@ def judge_recorded(
         opened = journal.opened_for(key)
         conditions = Conditions(
             fingerprint=opened.fingerprint,
-            stack=journal.stack(measured),
-            against=journal.stack(measured, side="against"),
+            stacks=journal.stacks,
             against_says=opened.against or "the other stack",
             baseline=baseline,
             published=published,
@@ -165,7 +162,7 @@ def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Condi
     else:
         reference = reference_of(arm, key, baseline, conditions.fingerprint)
         reason, note = reference.reason, reference.note
-        change = _change_since(arm, key, reference, conditions, alpha) if reference.sessions else None
+        change = _change_since(arm, measured, reference, conditions, alpha) if reference.sessions else None
     if not judged:
         says = "joules are estimated: shown, never gated" if arm.estimated else "a CPU's levels are not gated"
         note = f"{says}; {note}" if note else says
@@ -211,11 +208,13 @@ def decide(change: Interval, budget: float) -> tuple[LevelVerdict, LevelReason |
     return "inconclusive", "near-budget", f"the budget of {budget * 100:.3g} % lies within the interval"
 
 
-def _change_since(arm: Arm, key: CaseKey, reference: Reference, conditions: Conditions, alpha: float) -> Change:
+def _change_since(
+    arm: Arm, measured: Measured, reference: Reference, conditions: Conditions, alpha: float
+) -> Change:
     """The level against blessed sessions, and where it is gated, how far it is from the first of all."""
-    here = conditions.fingerprint
-    noise = conditions.noise
-    change = change_since(arm, key, reference.sessions, here=here, stack=conditions.stack, noise=noise, alpha=alpha)
+    key, here, noise = measured.key, conditions.fingerprint, conditions.noise
+    stack = stack_of(measured.runs, conditions.stacks)  # as a session records it: of all its arms
+    change = change_since(arm, key, reference.sessions, here=here, stack=stack, noise=noise, alpha=alpha)
     if not gated(arm, key):
         return change
     return msgspec.structs.replace(change, drift=drift_of(arm, key, reference, here, noise=noise, alpha=alpha))
@@ -236,7 +235,7 @@ def _change_against(arm: Arm, conditions: Conditions, *, window: Component | Non
         cause=Cause.of(joules, seconds, watts),
         reference_joules=math.exp(stats.fmean(math.log(other.joules_per_unit) for _, other in pairs)),
         reference=conditions.against_says,
-        stack=tuple(differences(conditions.against, conditions.stack)),
+        stack=tuple(differences(*(stack_of(runs, conditions.stacks) for runs in (arm.against, arm.runs)))),
         side_by_side=True,
     )
 

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -151,6 +151,11 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
             raise MeasurementError(f"{self.key}: a series has no control to compare with")
         return self[name].joules_per_token / self[self.control].joules_per_token - 1
 
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of all arms on the stack under test."""
+        return [run for arm in self.arms for run in arm.runs]
+
     def rounds(self) -> list[dict[str, Run]]:
         """The runs by arm of every round in which each arm has a valid one."""
         by_round: dict[int, dict[str, Run]] = {}
@@ -163,6 +168,12 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 def metering_sd(runs: Collection[Run]) -> float:
     """Relative standard deviation of the metering of one of these runs, on average."""
     return statistics.fmean(run.reading.uncertainty_joules / run.reading.joules for run in runs)
+
+
+def stack_of(runs: Iterable[Run], stacks: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """What served these runs, of what served each engine start: versions, environment, arguments, by name."""
+    starts = sorted({run.start for run in runs} & stacks.keys())
+    return {name: version for start in starts for name, version in stacks[start].items()}
 
 
 def counting(runs: Iterable[Run]) -> tuple[Run, ...]:

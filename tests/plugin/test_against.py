@@ -129,6 +129,16 @@ def test_a_level_is_judged_against_the_other_stack_and_not_the_baseline(
         )
 
 
+def test_where_one_engine_alone_has_another_stack_each_row_says_what_it_is_against(project: Project) -> None:
+    plain = Scenario(model="Llama-3.1-8B", input_tokens=512, output_tokens=64)
+    session = SimulatedSession(project.path / "now.jsonl", against="vllm: /old/bin/python", noise=0.002)
+    levels = {"batched": (plain.replace(batch_size=4), 0.7), "alone": (plain, 4.0)}
+    result = project.replay(session.case("batching", "falls[4]", levels, against={"batched": 0.7}))
+    result.stdout.fnmatch_lines(
+        ["finding *arm * against *reference *", "batching *batched * other stack *", " *alone * baseline *"]
+    )
+
+
 def test_arguments_of_a_run_stay_out_of_baselines_and_of_other_runs(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_batching=ENERGY_TEST)
     options = (*QUICK, "--energy-argument=transformers.attn_implementation=eager")

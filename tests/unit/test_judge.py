@@ -48,7 +48,8 @@ def level_of(
 ) -> LevelRow:
     key = msgspec.structs.replace(KEY, gpu=gpu)
     check = Checked(key=key, series=0, tp=1, arms=(made.name,), budget=stated)
-    conditions = Conditions(fingerprint=HERE, stack={"torch": "2.12"}, baseline=reference, budget=override)
+    stacks = {"main-1": {"torch": "2.12"}}
+    conditions = Conditions(fingerprint=HERE, stacks=stacks, baseline=reference, budget=override)
     (row,) = judge(check, Measured(key=key, series=0, arms=(made,)), conditions)
     assert isinstance(row, LevelRow)
     return row
@@ -149,11 +150,28 @@ def test_time_and_power_of_stacks_in_turn_are_paired() -> None:
     assert row.change.cause.watts.half_width < 0.01
 
 
+def test_stacks_side_by_side_differ_in_what_served_that_arm_alone() -> None:
+    old, new, alone = (
+        tuple(msgspec.structs.replace(run, start=start) for run in arm("any", [1.0, 1.01, 1.02]).runs)
+        for start in ("old", "new", "alone")
+    )
+    served = msgspec.structs.replace(arm("served", [1.0]), runs=new, against=old)
+    other = msgspec.structs.replace(arm("other", [1.0]), runs=alone)
+    check = Checked(key=KEY, series=0, tp=1, arms=("served", "other"))
+    stacks = {"old": {"vllm": "0.20"}, "new": {"vllm": "0.25"}, "alone": {"accelerate": "1.0"}}
+    conditions = Conditions(fingerprint=HERE, stacks=stacks)
+    rows = judge(check, Measured(key=KEY, series=0, arms=(served, other)), conditions)
+    changes = [row.change for row in rows if isinstance(row, LevelRow)]
+    assert changes[0] is not None
+    assert changes[0].stack == ("vllm: 0.20 -> 0.25",)
+    assert changes[1] is None
+
+
 def test_a_driver_upgrade_is_a_change_of_the_stack() -> None:
     then = msgspec.structs.replace(HERE, state={"driver": "570.86.15", "cuda": "12.8", "os": "Linux"})
     now = msgspec.structs.replace(HERE, state={"driver": "580.159.04", "cuda": "13.0", "fan": 3})
     check = Checked(key=KEY, series=0, tp=1, arms=("arm",))
-    conditions = Conditions(fingerprint=now, stack={"torch": "2.11"}, baseline=baseline(where=then))
+    conditions = Conditions(fingerprint=now, stacks={"main-1": {"torch": "2.11"}}, baseline=baseline(where=then))
     (row,) = judge(check, Measured(key=KEY, series=0, arms=(arm("arm", [1.2] * 3),)), conditions)
     assert isinstance(row, LevelRow)
     assert row.change is not None
@@ -220,7 +238,7 @@ def claim_of(effect: float, claim: Claim, published: Published | None, figure: s
         claim=claim,
         figures=(figure,) if figure else (),
     )
-    rows = judge(check, measured, Conditions(fingerprint=HERE, stack={}, published=published))
+    rows = judge(check, measured, Conditions(fingerprint=HERE, stacks={}, published=published))
     row = rows[-1]
     assert isinstance(row, ClaimRow)
     return row
@@ -247,7 +265,7 @@ def test_a_size_counts_on_the_gpu_it_was_published_for() -> None:
         check = Checked(
             key=key, series=0, tp=1, arms=("arm", "control"), control="control", claim=saves, figures=names
         )
-        row = judge(check, measured, Conditions(fingerprint=HERE, stack={}, published=published))[-1]
+        row = judge(check, measured, Conditions(fingerprint=HERE, stacks={}, published=published))[-1]
         assert isinstance(row, ClaimRow)
         return row.verdict, row.paper
 

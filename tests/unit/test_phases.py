@@ -70,7 +70,7 @@ def says(change: Change | None) -> str:
 
 def changes(now: tuple[Arm, ...], reference: Baseline | None, *, regressed: int = 0) -> list[Change | None]:
     check = Checked(key=KEY, series=0, tp=1, arms=tuple(each.name for each in now))
-    conditions = Conditions(fingerprint=HERE, stack={}, baseline=reference)
+    conditions = Conditions(fingerprint=HERE, stacks={}, baseline=reference)
     rows = judge(check, Measured(key=KEY, series=0, arms=now), conditions)
     assert sum(row.verdict == "regressed" for row in rows) >= regressed
     return [row.change for row in rows if isinstance(row, LevelRow)]
