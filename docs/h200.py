@@ -18,6 +18,7 @@ from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey
 from pytest_llm_energy.verdicts.records import Ran
 from pytest_llm_energy.verdicts.reference import by_start
+from pytest_llm_energy.verdicts.rows import LevelRow
 
 SESSIONS = (
     "first-session",
@@ -184,6 +185,29 @@ def waiting(*names: str, folder: str) -> str:
     return fenced([tabulate(rows, headers, disable_numparse=True)])
 
 
+def _beside(*names: str) -> list[LevelRow]:
+    """Levels of journals that were measured beside another stack; an engine of which none was given has none."""
+    levels, _ = split([row for name in names for row in all_rows(name)])
+    return [row for row in levels if row.change]
+
+
+def at_equal_speed(*names: str) -> str:
+    """Of a stack against itself, how much surer its levels are at equal speed, and whether that says what is so."""
+    changes = [row.change for row in _beside(*names) if row.change]
+    known = [(change.joules, speed) for change in changes if (speed := change.cause.at_equal_speed)]
+    holds = sum(speed.low <= 0 <= speed.high for _, speed in known)
+    wide, narrow = (
+        statistics.median(interval.half_width for interval in intervals) for intervals in zip(*known, strict=True)
+    )
+    return fenced(
+        [
+            f"levels of a stack against itself: {len(changes)}; those known better at equal speed: {len(known)}",
+            f"of their intervals at equal speed, {holds} of {len(known)} hold zero",
+            f"half width at the median: {wide:.1%} of the whole change, {narrow:.1%} at equal speed",
+        ]
+    )
+
+
 WAITS = 0.02
 """Windows of what waits for the host scatter by more than this."""
 
@@ -207,10 +231,9 @@ def starts() -> str:
     return fenced([tabulate(rows, headers, disable_numparse=True)])
 
 
-def against(*names: str, folder: str = "h200") -> str:
+def against(*names: str, folder: str = "h200", finding: str | None = None) -> str:
     """Two stacks side by side, in one run or several: who is measured against whom, and the levels of both."""
-    levels, _ = split([row for name in names for row in all_rows(f"{folder}/{name}")])
-    levels = [row for row in levels if row.change]  # an engine of which no other stack was given has none
+    levels = [row for row in _beside(*(f"{folder}/{name}" for name in names)) if finding in (None, row.key.finding)]
     (reference,) = {row.change.reference for row in levels if row.change}
     differs = dict.fromkeys(part for row in levels if row.change for part in row.change.stack)
     boards: dict[str, set[str]] = {}

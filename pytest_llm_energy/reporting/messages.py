@@ -94,6 +94,8 @@ def _level(row: LevelRow) -> Iterator[str]:
         yield from labelled("creep", f"{drift} since the first blessed session, {since}")
     yield from labelled("why", why.says(change, row.unit))
     yield from continued(f"({why.figures(change.cause, row.unit)})")
+    if known := change.cause.at_equal_speed:
+        yield from continued(f"at equal speed {words.change(known)}: {why.equal_speed(known)}")
     if change.phases and (where := why.where(change.phases, change)):
         yield from labelled("where", where)
     direction = " (other stack -> this one)" if change.side_by_side and change.stack else ""

@@ -33,6 +33,7 @@ def level_table(rows: Sequence[LevelRow], *, style: str, carbon: CarbonIntensity
             "reference": words.joules(row.change.reference_joules) if row.change else "",
             "change": words.change(row.change.joules) if row.change else "",
             "since first": words.change(row.change.drift.joules) if row.change and row.change.drift else "",
+            "at equal speed": _at_equal_speed(row),
             "budget": words.budget(row.budget) if row.verdict != "shown" else "",
             "sees": f">= {row.change.joules.half_width * 100:.1f} %" if row.change else "",
             "why": why.short(row.change) if row.change and row.verdict in CHANGED else "",
@@ -45,6 +46,11 @@ def level_table(rows: Sequence[LevelRow], *, style: str, carbon: CarbonIntensity
 
 CHANGED = frozenset({"regressed", "improved"})
 """Verdicts about a level that is said to have changed, and so has a why."""
+
+
+def _at_equal_speed(row: LevelRow) -> str:
+    known = row.change.cause.at_equal_speed if row.change else None
+    return words.change(known) if known else ""
 
 
 def _against(row: LevelRow) -> str:

@@ -7,6 +7,7 @@ from pytest_llm_energy.reporting.layout import clipped
 from pytest_llm_energy.verdicts.causes import Cause, Kind
 from pytest_llm_energy.verdicts.phases import Phases
 from pytest_llm_energy.verdicts.rows import Change
+from pytest_llm_energy.verdicts.statistics import Interval
 
 SHORT: Mapping[Kind, str] = {
     "faster-but-hungrier": "faster, more power",
@@ -70,6 +71,15 @@ def figures(cause: Cause, unit: str) -> str:
     return (
         f"energy = power x time per {unit}: time {words.change(cause.seconds)}, power {words.change(cause.watts)}"
     )
+
+
+def equal_speed(known: Interval) -> str:
+    """What a change at equal speed says of a level whose speed scatters."""
+    if known.low > 0:
+        return "its work takes more, however fast the host lets it be"
+    if known.high < 0:
+        return "its work takes less, however fast the host lets it be"
+    return "the rest of the change is speed"
 
 
 def where(phases: Phases, change: Change) -> str | None:

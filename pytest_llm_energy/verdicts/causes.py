@@ -25,6 +25,10 @@ NEGLIGIBLE = 0.1
 anything moves beyond doubt, and +0.2 % of time do not make +20 % of energy."""
 
 
+PLAINLY = 2 / 3
+"""A change at equal speed is shown where its interval is narrower than this part of that of the whole change."""
+
+
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """A change of joules per token, split into time and power.
 
@@ -32,17 +36,25 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
         kind: what moved.
         seconds: relative change of seconds per token.
         watts: relative change of mean power.
+        at_equal_speed: relative change of joules per token at equal seconds per token, where it is known plainly
+            better than the whole change, as it is of what waits for a host whose speed scatters; None elsewhere.
     """
 
     kind: Kind
     seconds: Interval
     watts: Interval
+    at_equal_speed: Interval | None = None
 
     @classmethod
-    def of(cls, joules: Interval, seconds: Interval, watts: Interval) -> "Cause":
+    def of(
+        cls, joules: Interval, seconds: Interval, watts: Interval, *, at_equal_speed: Interval | None = None
+    ) -> "Cause":
         """The split of a change whose parts are known."""
         moved = (_moved(seconds, joules.value), _moved(watts, joules.value))
-        return cls(kind=KINDS.get(moved, "unclear"), seconds=seconds, watts=watts)
+        if at_equal_speed and at_equal_speed.half_width > PLAINLY * joules.half_width:
+            at_equal_speed = None
+        kind = KINDS.get(moved, "unclear")
+        return cls(kind=kind, seconds=seconds, watts=watts, at_equal_speed=at_equal_speed)
 
 
 Moved = Literal["less", "same", "more", "unclear"]

@@ -12,6 +12,7 @@ from pytest_llm_energy.serving.scenario import differences
 from pytest_llm_energy.verdicts.baselines import Baseline, Published, samples_of
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET, budget_of
 from pytest_llm_energy.verdicts.causes import Cause
+from pytest_llm_energy.verdicts.equal_speed import at_equal_speed
 from pytest_llm_energy.verdicts.estimates import paired
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, metering_sd, stack_of
@@ -232,7 +233,9 @@ def _change_against(arm: Arm, conditions: Conditions, *, window: Component | Non
     )
     return Change(
         joules=joules,
-        cause=Cause.of(joules, seconds, watts),
+        cause=Cause.of(
+            joules, seconds, watts, at_equal_speed=at_equal_speed(pairs, noise=conditions.noise, alpha=alpha)
+        ),
         reference_joules=math.exp(stats.fmean(math.log(other.joules_per_unit) for _, other in pairs)),
         reference=conditions.against_says,
         stack=tuple(differences(*(stack_of(runs, conditions.stacks) for runs in (arm.against, arm.runs)))),

@@ -183,7 +183,7 @@ def ratio(
     means = [statistics.fmean(block) for block in logs]
     parts = [_within(logs, window)]
     if shifted:
-        parts.append(_between_starts(means, noise.start, shifted=shifted, windows=parts[0]))
+        parts.append(between_starts(means, noise.start, shifted=shifted, windows=parts[0]))
     return _relative(statistics.fmean(means), parts, alpha)
 
 
@@ -202,7 +202,7 @@ def _within(logs: Sequence[Sequence[float]], window: Component | None) -> Spread
     return Spread(seen.variance * sum(1 / len(block) for block in logs) / len(logs) ** 2, seen.freedom)
 
 
-def _between_starts(means: Sequence[float], start: Component, *, shifted: float, windows: Spread) -> Spread:
+def between_starts(means: Sequence[float], start: Component, *, shifted: float, windows: Spread) -> Spread:
     """Variance of their mean that comes from starts: what is known, or what is seen where that is plainly more."""
     known = Spread(shifted * start.spread.variance, start.freedom)
     freedom = len(means) - 1
@@ -261,7 +261,7 @@ def mean_interval(values: Sequence[float], *, beside: Sequence[Spread] = (), alp
         alpha: chance, per bound, that it excludes the truth.
     """
     mean = statistics.fmean(values)
-    return _around(mean, [(_variance_of_mean(values), len(values) - 1), *beside], alpha)
+    return around(mean, [(_variance_of_mean(values), len(values) - 1), *beside], alpha)
 
 
 def runs_to_tell(interval: Interval, border: float, *, runs: int) -> int | None:
@@ -304,11 +304,11 @@ def _variance_of_mean(values: Sequence[float]) -> float:
 
 
 def _relative(log_value: float, parts: Sequence[tuple[float, float]], alpha: float) -> Interval:
-    logs = _around(log_value, parts, alpha)
+    logs = around(log_value, parts, alpha)
     return Interval(*(_expm1(x) for x in (logs.value, logs.low, logs.high, logs.fixed)))
 
 
-def _around(value: float, parts: Sequence[tuple[float, float]], alpha: float) -> Interval:
+def around(value: float, parts: Sequence[tuple[float, float]], alpha: float) -> Interval:
     """The interval of a sum of variances, with Satterthwaite's degrees of freedom.
 
     Those say too much where a part of fewer than two outweighs the others, so the interval is no narrower than that

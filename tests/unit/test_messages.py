@@ -115,6 +115,29 @@ def test_what_is_slower_at_the_same_power_says_so() -> None:
     assert failure([SLOWER_AT_THE_SAME_POWER]) == expected
 
 
+@pytest.mark.parametrize(
+    ("at_equal_speed", "says"),
+    [
+        (Interval(0.05, 0.04, 0.06), "+5.0 % [+4.0, +6.0]: its work takes more, however fast the host lets it be"),
+        (
+            Interval(-0.05, -0.06, -0.04),
+            "-5.0 % [-6.0, -4.0]: its work takes less, however fast the host lets it be",
+        ),
+        (Interval(0.0, -0.01, 0.01), "+0.0 % [-1.0, +1.0]: the rest of the change is speed"),
+    ],
+)
+def test_what_waits_for_its_host_says_what_it_would_take_at_equal_speed(
+    at_equal_speed: Interval, says: str
+) -> None:
+    whole = Interval(0.12, 0.04, 0.2)
+    row = regressed(whole, Interval(0.1, -0.1, 0.3), Interval(0.02, -0.2, 0.2))
+    assert row.change is not None
+    assert "at equal speed" not in failure([row])
+    cause = Cause.of(whole, row.change.cause.seconds, row.change.cause.watts, at_equal_speed=at_equal_speed)
+    change = msgspec.structs.replace(row.change, cause=cause)
+    assert f"at equal speed {says}\n" in failure([msgspec.structs.replace(row, change=change)])
+
+
 def test_what_has_no_known_cause_says_so_and_what_to_do_then() -> None:
     expected = f"""\
 {BEGIN}
