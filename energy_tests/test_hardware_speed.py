@@ -1,8 +1,8 @@
 """The faster the GPU, the more an optimisation gains that spares the host, for there the host is more of the time.
 
 Nothing is served for this: the baselines of two GPU models say what each gains, in the smallest batch that both
-have measured. The faster one is the one that the paper ranks higher, or else the one with the higher peak rate. By
-how much an effect differs from board to board of one GPU model is in the interval.
+have measured. The faster one is the one that the paper ranks higher, or else the one with the faster memory. By how
+much an effect differs from board to board of one GPU model is in the interval.
 """
 
 import pytest

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pytest_llm_energy.errors import MeasurementError
-from pytest_llm_energy.measuring import Plan, Say, Work, measure
+from pytest_llm_energy.measuring import Plan, Say, Warmed, Work, measure
 from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.serving.stack import Side
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run, counting
@@ -35,6 +35,7 @@ class ArmRuns:
     rounds: int = 0
     judged: bool = False
     _runs: dict[tuple[str, Side], list[Run]] = field(default_factory=dict)
+    _warmed: Warmed = field(default_factory=dict)
 
     def meter(self, plan: Plan, say: Say) -> None:
         """Meter every arm as the plan says, after what has been metered.
@@ -58,7 +59,7 @@ class ArmRuns:
             )
 
         try:
-            measure(self.works, plan, record=record, say=say, first=self.rounds)
+            measure(self.works, plan, record=record, say=say, first=self.rounds, warmed=self._warmed)
         except MeasurementError:
             raise
         except BaseException:

@@ -25,6 +25,9 @@ GOLDEN = (5**0.5 - 1) / 2
 MANY = 100
 """Above so many batches a window, one batch is too short to be timed alone."""
 
+Warmed = dict[tuple[str, Side], tuple[str, int]]
+"""The engine start on which a work was warmed up last, and the batches that fill its window, by arm and side."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -221,7 +224,13 @@ class CallableWork:
 
 
 def measure(
-    works: Sequence[Work], plan: Plan, *, record: Callable[[Work, Run], None], say: Say, first: int = 0
+    works: Sequence[Work],
+    plan: Plan,
+    *,
+    record: Callable[[Work, Run], None],
+    say: Say,
+    first: int = 0,
+    warmed: Warmed | None = None,
 ) -> None:
     """Meter every work ``plan.runs`` times, interleaved: A B, B A, A B, ...
 
@@ -235,16 +244,23 @@ def measure(
             earlier one.
         say: told what is going on.
         first: number of the first round: those before it have been measured.
+        warmed: what those found; a work whose engine has served on since is not warmed up again. What this call
+            finds is put there.
 
     Raises:
         MeasurementError: an arm's readings stay invalid.
     """
+    warmed = {} if warmed is None else warmed
     batches: dict[str, int] = {}
     retries = {(work.name, work.side): plan.retries for work in works}
 
     def warm(work: Work) -> None:
         work.begin()
-        batches[work.name] = max(_warm_up(work, plan, say), batches.get(work.name, 0))
+        start, fills = warmed.get((work.name, work.side), (None, 0))
+        if start != work.start:
+            fills = _warm_up(work, plan, say)
+        warmed[work.name, work.side] = work.start, fills
+        batches[work.name] = max(fills, batches.get(work.name, 0))
 
     for group, rounds in _blocks(works, plan, warm, say):
         for number in (first + each for each in rounds):

@@ -7,20 +7,20 @@ from pytest_llm_energy.hardware.catalogue import catalogue
 from pytest_llm_energy.verdicts.baselines import Figure
 
 ABOUT_AS_FAST = 0.1
-"""Relative difference of peak rates up to which GPU models count as equally fast: data sheets round, and boards of
-one chip differ by their clocks."""
+"""Relative difference of memory rates up to which GPU models count as equally fast: data sheets round."""
 
 
 def faster_first(one: str, other: str, figure: Figure | None) -> tuple[str, str]:
-    """Two GPU models, the faster one first: as the paper ranks their families, or else by peak rate.
+    """Two GPU models, the faster one first: as the paper ranks their families, or else by their memory's rate.
 
-    The rate is the dense bf16 one of tensor cores. By that alone an RTX 6000 Ada would be faster than an A100,
-    which the paper ranks the other way round, and a published statement is checked as it was published.
+    Decoding a small batch reads all weights for each token, so how long a GPU takes for one is told by the rate of
+    its memory and not by that of its arithmetic, by which an L40S would be faster than an A100. What was published
+    is checked as it was published; the paper ranks its three GPUs as their memories do.
 
     Args:
         one: key of a GPU model.
         other: key of another.
-        figure: what was published, with the order of GPU models that it is about; None for the rates alone.
+        figure: what was published, with the order of GPU models that it is about; None for memory alone.
 
     Raises:
         BaselineError: neither is the faster one, or that is not known.
@@ -29,13 +29,15 @@ def faster_first(one: str, other: str, figure: Figure | None) -> tuple[str, str]
     here, there = (_rank(spec.family, figure) if spec else None for spec in specs)
     if here is not None and there is not None and here != there:
         return (one, other) if here < there else (other, one)
-    rates = {gpu: spec.bf16_dense_tflops if spec else None for gpu, spec in zip((one, other), specs, strict=True)}
+    rates = {
+        gpu: spec.memory_gb_per_second if spec else None for gpu, spec in zip((one, other), specs, strict=True)
+    }
     if unknown := [gpu for gpu, rate in rates.items() if rate is None]:
-        raise BaselineError(f"the peak rate of {' and '.join(unknown)} is not known")
+        raise BaselineError(f"how fast the memory of {' and '.join(unknown)} is, is not known")
     slower, faster = sorted(rates, key=lambda gpu: rates[gpu] or 0.0)
     low, high = (rates[gpu] or 0.0 for gpu in (slower, faster))
     if high <= low * (1 + ABOUT_AS_FAST):
-        raise BaselineError(f"they are about as fast ({rates[one]:g} and {rates[other]:g} TFLOPS)")
+        raise BaselineError(f"they are about as fast (memory of {rates[one]:g} and {rates[other]:g} GB/s)")
     if here is not None and here == there:
         raise BaselineError("the paper ranks neither above the other")
     return faster, slower

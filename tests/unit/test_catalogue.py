@@ -46,6 +46,10 @@ def test_every_specification_is_plausible_and_names_its_source() -> None:
         assert spec.nvml_names, spec.key
         assert spec.tdp_watts is not None, spec.key
         assert 50 <= spec.tdp_watts <= 1500, spec.key
+        assert spec.memory_gib is not None, spec.key
+        assert spec.memory_gb_per_second is not None, spec.key
+        times_read_per_second = spec.memory_gb_per_second / spec.memory_gib
+        assert 10 < times_read_per_second < 60, spec.key  # 12.5 is an L4, and 56 an RTX 5090
         if spec.bf16_dense_tflops and spec.bf16_sparse_tflops:
             assert spec.bf16_sparse_tflops == pytest.approx(2 * spec.bf16_dense_tflops, rel=0.02), (
                 spec.key

@@ -100,13 +100,13 @@ def test_boards_that_differ_widely_leave_open_what_alike_ones_tell(folder: Path)
 
 
 def test_a_row_per_other_gpu_model_and_who_is_left_out_is_said(folder: Path) -> None:
-    for gpu, effects in (("h200", MANY), ("a100", FEW), ("a6000", FEW), ("h100", MANY), ("v100", FEW)):
+    for gpu, effects in (("h200", MANY), ("a100", FEW), ("a6000", FEW), ("h200_nvl", MANY), ("my_gpu", FEW)):
         bless_graphs(folder, gpu, effects)
     made = rows(folder)
     assert [row.says for row in made] == [FASTER_GAINS, FASTER_GAINS.replace("a100", "a6000")]
     assert (made[0].note or "").endswith(
-        "not compared with h100: they are about as fast (989 and 989.4 TFLOPS); "
-        "not compared with v100: the peak rate of v100 is not known"
+        "not compared with h200_nvl: they are about as fast (memory of 4800 and 4800 GB/s); "
+        "not compared with my_gpu: how fast the memory of my_gpu is, is not known"
     )
     assert "not compared" not in (made[1].note or "")
 
@@ -196,12 +196,14 @@ def test_another_s_corrupt_baseline_is_said_and_one_s_own_is_an_error(folder: Pa
         ("h200", "a100", "h200"),
         ("l4", "a100", "a100"),
         ("a100", "a100_pcie", None),
-        ("h100", "h200", None),
-        ("t4", "h200", None),
+        ("l40s", "a100", "a100"),
+        ("h100", "h200", "h200"),
+        ("t4", "h200", "h200"),
+        ("b200", "b300", None),
         ("my_gpu", "h200", None),
     ],
 )
-def test_the_faster_gpu_is_the_paper_s_or_the_one_of_the_higher_rate(
+def test_the_faster_gpu_is_the_paper_s_or_the_one_with_the_faster_memory(
     one: str, other: str, faster: str | None
 ) -> None:
     ranked = figure("compile-gains-more-on-faster-gpus")

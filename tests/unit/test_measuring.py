@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import pytest
 
 from pytest_llm_energy.errors import MeasurementError, OutOfMemoryError
-from pytest_llm_energy.measuring import Plan, Work, around, measure
+from pytest_llm_energy.measuring import Plan, Warmed, Work, around, measure
 from pytest_llm_energy.metering.meter import Invalid, Meter, Reading, Steady
 from pytest_llm_energy.serving.scenario import Identity, Served
 from pytest_llm_energy.serving.stack import Side
@@ -155,6 +155,26 @@ def test_what_was_invalid_or_disturbed_is_taken_again_and_the_last_counts(kind: 
     counted = counting(runs)
     assert [run.round for run in counted] == [0, 1, 2]
     assert all(run.reading.valid and not run.reading.disturbed for run in counted)
+
+
+def test_what_has_served_on_is_not_warmed_up_again_and_a_fresh_start_is() -> None:
+    log: list[tuple[str, int]] = []
+    warmed: Warmed = {}
+    works = [Steps("one", [0.5], log), Steps("other", [0.2], log)]
+    for work in works:
+        work.meter = ScriptedMeter()
+
+    def served(first: int) -> list[tuple[str, int]]:
+        log.clear()
+        plan = Plan(runs=1, window_seconds=1.0)
+        measure(works, plan, record=lambda work, run: None, say=ignore, first=first, warmed=warmed)
+        return list(log)
+
+    warming, metered = [("one", 1)] * 2 + [("other", 1)] * 2, [("one", 2), ("other", 5)]
+    assert served(0) == warming + metered
+    assert served(1) == metered[::-1]
+    works[1].end()
+    assert served(2) == [("other", 1)] * 2 + metered
 
 
 def test_disturbed_runs_count_when_repeating_does_not_help_and_invalid_ones_never() -> None:
