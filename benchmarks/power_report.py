@@ -35,6 +35,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     Attributes:
         reference: what a level is judged against.
         looks: windows a side at each look, where what is open is looked at again.
+        confirmed: whether what would fail is metered as often again first; the stored side stays as it is.
         default: whether this is what a run does unless it is told otherwise.
         mean_runs: windows a side that were taken, on average, by effect.
         coverage: share of our intervals that hold the true change.
@@ -47,6 +48,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     reference: str
     looks: tuple[int, ...]
+    confirmed: bool
     default: bool
     mean_runs: tuple[float, ...]
     coverage: float
@@ -59,7 +61,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @property
     def runs(self) -> str:
         """Windows a side, in words."""
-        return ", ".join(map(str, self.looks))
+        return ", ".join(map(str, self.looks)) + (f", {2 * self.looks[-1]} to fail" if self.confirmed else "")
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

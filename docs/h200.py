@@ -201,9 +201,9 @@ def at_equal_speed(*names: str) -> str:
     )
     return fenced(
         [
-            f"levels of a stack against itself: {len(changes)}; those known better at equal speed: {len(known)}",
-            f"of their intervals at equal speed, {holds} of {len(known)} hold zero",
-            f"half width at the median: {wide:.1%} of the whole change, {narrow:.1%} at equal speed",
+            f"levels of a stack against itself: {len(changes)}; those of which speed tells: {len(known)}",
+            f"of the {len(known)} intervals at equal speed, {holds} hold zero",
+            f"their half width at the median: {wide:.1%} for the whole change, {narrow:.1%} at equal speed",
         ]
     )
 

@@ -24,6 +24,7 @@ class ArmRuns:
         record: told of each run as it ends.
         rounds: rounds that have been run.
         judged: whether its levels have been.
+        repeated: whether it was metered again.
     """
 
     key: CaseKey
@@ -34,6 +35,7 @@ class ArmRuns:
     record: Callable[[Ran], None]
     rounds: int = 0
     judged: bool = False
+    repeated: bool = False
     _runs: dict[tuple[str, Side], list[Run]] = field(default_factory=dict)
     _warmed: Warmed = field(default_factory=dict)
 
@@ -69,14 +71,15 @@ class ArmRuns:
             raise
         self.rounds += max(plan.runs, plan.starts)
 
-    def meter_again(self, plan: Plan, say: Say) -> None:
-        """Meter every arm as often again as it has been.
+    def meter_again(self, plan: Plan, say: Say, *, why: str) -> None:
+        """Meter every arm as often again as it has been, for a reason that is said.
 
         Raises:
             EngineError: an engine failed.
             MeasurementError: an arm's readings stayed invalid.
         """
-        say(f"not settled by {self.rounds} runs an arm: as many again")
+        self.repeated = True
+        say(f"{why} by {self.rounds} runs an arm: as many again")
         self.meter(replace(plan, runs=self.rounds), say)
 
     def measured(self) -> Measured:

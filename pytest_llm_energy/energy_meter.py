@@ -28,7 +28,7 @@ from pytest_llm_energy.verdicts.judge import Conditions, judge, judge_recorded
 from pytest_llm_energy.verdicts.measured import CaseKey, Measured, Metered
 from pytest_llm_energy.verdicts.noise import Noise
 from pytest_llm_energy.verdicts.records import Checked, Ended, Ran, Troubled, Windowed
-from pytest_llm_energy.verdicts.rows import LOOKS, Row, levels_judged, unsettled
+from pytest_llm_energy.verdicts.rows import LOOKS, Row, failing, levels_judged, unsettled
 from pytest_llm_energy.window_reading import WindowReading
 
 
@@ -200,7 +200,10 @@ class EnergyMeter:
             if not unsettled(rows) or not self._session.may_settle:
                 break
             with self._session.settling():
-                series.meter_again(self._session.plan, self._say)
+                series.meter_again(self._session.plan, self._say, why="not settled")
+            rows = judge(check, series.measured(), conditions)
+        if self._session.confirms and not series.repeated and failing(rows, "on"):
+            series.meter_again(self._session.plan, self._say, why="would fail")
             rows = judge(check, series.measured(), conditions)
         self._session.record(msgspec.structs.replace(check, rounds=series.rounds))
         self.rows += rows
@@ -261,7 +264,7 @@ class EnergyMeter:
             found = list(self_test.statements(levels, budget))
             if look + 1 == LOOKS or "inconclusive" not in [wrong for _, wrong in found]:
                 break
-            series.meter_again(self._session.plan, self._say)
+            series.meter_again(self._session.plan, self._say, why="not settled")
         self.rows += [row for row, _ in found]
         for row, wrong in found:
             if wrong is not None:

@@ -222,7 +222,8 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help="time, over all tests of a process, to meter twice and four times as many windows where a verdict is "
         "open; intervals are then a little wider, since each check may be judged three times (default: "
-        f"{DEFAULT_SETTLE_SECONDS:g} for two stacks on a GPU, else 0)",
+        f"{DEFAULT_SETTLE_SECONDS:g} for two stacks on a GPU; else only what would fail is metered again, which 0 "
+        "leaves out)",
     )
     add("--energy-window", type=_positive, metavar="SECONDS", help="shortest window (default: 1.5; CPU 0.5)")
     add(

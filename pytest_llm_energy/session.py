@@ -160,6 +160,11 @@ class EnergySession:
         return min(DEFAULT_SETTLE_SECONDS, self.selection.spare_seconds if self.selection else math.inf)
 
     @property
+    def confirms(self) -> bool:
+        """Whether what would fail is metered once more before it does: unless looks are shared out, or told off."""
+        return self.options.settle_seconds is None and not self.settle_seconds
+
+    @property
     def may_settle(self) -> bool:
         """Whether time is left for that."""
         return self._settling_seconds < self.settle_seconds

@@ -76,10 +76,10 @@ def figures(cause: Cause, unit: str) -> str:
 def equal_speed(known: Interval) -> str:
     """What a change at equal speed says of a level whose speed scatters."""
     if known.low > 0:
-        return "its work takes more, however fast the host lets it be"
+        return "it takes more as fast as the other stack, too"
     if known.high < 0:
-        return "its work takes less, however fast the host lets it be"
-    return "the rest of the change is speed"
+        return "it takes less as fast as the other stack, too"
+    return "as fast as the other stack, no difference is shown"
 
 
 def where(phases: Phases, change: Change) -> str | None:

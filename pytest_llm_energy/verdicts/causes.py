@@ -25,10 +25,6 @@ NEGLIGIBLE = 0.1
 anything moves beyond doubt, and +0.2 % of time do not make +20 % of energy."""
 
 
-PLAINLY = 2 / 3
-"""A change at equal speed is shown where its interval is narrower than this part of that of the whole change."""
-
-
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """A change of joules per token, split into time and power.
 
@@ -36,8 +32,8 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
         kind: what moved.
         seconds: relative change of seconds per token.
         watts: relative change of mean power.
-        at_equal_speed: relative change of joules per token at equal seconds per token, where it is known plainly
-            better than the whole change, as it is of what waits for a host whose speed scatters; None elsewhere.
+        at_equal_speed: relative change of joules per token at equal seconds per token, where it is known better
+            than the whole change, as it is of what waits for a host whose speed scatters; None elsewhere.
     """
 
     kind: Kind
@@ -51,7 +47,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     ) -> "Cause":
         """The split of a change whose parts are known."""
         moved = (_moved(seconds, joules.value), _moved(watts, joules.value))
-        if at_equal_speed and at_equal_speed.half_width > PLAINLY * joules.half_width:
+        if at_equal_speed and at_equal_speed.half_width > joules.half_width:
             at_equal_speed = None
         kind = KINDS.get(moved, "unclear")
         return cls(kind=kind, seconds=seconds, watts=watts, at_equal_speed=at_equal_speed)

@@ -5,20 +5,32 @@ import statistics as stats
 from collections.abc import Iterable
 
 from pytest_llm_energy.verdicts.measured import Run
-from pytest_llm_energy.verdicts.noise import Noise
-from pytest_llm_energy.verdicts.scatter import Spread
-from pytest_llm_energy.verdicts.statistics import ALPHA, Interval, around, between_starts
+from pytest_llm_energy.verdicts.noise import Component, Noise
+from pytest_llm_energy.verdicts.scatter import Spread, weighed, within
+from pytest_llm_energy.verdicts.statistics import ALPHA, Interval, around, between_starts, chi_squared_quantile
 
-LEAST_FREEDOM = 4
-"""Pairs beyond those that a line needs; a line through fewer says next to nothing."""
+LEAST_FREEDOM = 3
+"""Pairs beyond those that the lines need; with fewer they say next to nothing."""
+
+BESIDE = Component(sd=0.01, freedom=4.0)
+"""How windows scatter beside their line, weighed in with what the pairs show: those of works on H200s did by 0.4 to
+1.4 % (docs/h200.md). Else the few pairs that lie on a line by luck would be the ones that are believed."""
+
+PLAINLY = 2 / 3
+"""Beside the lines the pairs must scatter by less than this part of what they do without, beyond doubt."""
+
+LEAST_WORK = 0.1
+"""Part of a level that must not be in proportion to time. At its power limit a GPU takes all of it so: what is
+slower there is dearer by as much, and at equal speed no work could differ."""
 
 
 def at_equal_speed(pairs: Iterable[tuple[Run, Run]], *, noise: Noise, alpha: float = ALPHA) -> Interval | None:
     """Relative difference of joules per unit, had the two runs of each pair taken the same seconds per unit.
 
     What waits for its host takes so many joules for its work, and so many watts for as long as it waits. Windows
-    lie on that line wherever the host lets them, a tenth and more apart, while beside the line they differ by a
-    hundredth. The slope is fitted to the differences of the pairs, and is the same for all engine starts.
+    lie on that line wherever the host lets them, a tenth and more apart, while beside it they differ by a
+    hundredth. Each stack has a line of its own, the same for all its engine starts, and they are compared at the
+    mean of all seconds per unit: an analysis of covariance of the differences of pairs.
 
     Args:
         pairs: the run of this stack and that of the other, in each round.
@@ -26,31 +38,39 @@ def at_equal_speed(pairs: Iterable[tuple[Run, Run]], *, noise: Noise, alpha: flo
         alpha: chance, per bound, that it excludes the truth.
 
     Returns:
-        None where there are too few pairs, or all of them are equally fast.
+        None where speed does not tell: too few pairs, speeds that do not differ within a start, pairs that scatter
+        beside the lines too, one stack always the faster, or energy in proportion to time.
     """
-    pairs = list(pairs)
-    level = math.exp(stats.fmean(math.log(other.joules_per_unit) for _, other in pairs))
-    blocks: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    import numpy as np  # only judging needs it
+
+    blocks: dict[tuple[str, str], list[tuple[Run, Run]]] = {}
     for one, other in pairs:
-        slower = one.seconds_per_unit - other.seconds_per_unit
-        dearer = (one.joules_per_unit - other.joules_per_unit) / level
-        blocks.setdefault((one.start, other.start), []).append((slower, dearer))
-    middles = [(stats.fmean(x for x, _ in block), stats.fmean(y for _, y in block)) for block in blocks.values()]
-    beside = [
-        (x - middle[0], y - middle[1])
-        for middle, block in zip(middles, blocks.values(), strict=True)
-        for x, y in block
-    ]
-    freedom = len(pairs) - len(blocks) - 1
-    width = math.fsum(x * x for x, _ in beside)
-    if freedom < LEAST_FREEDOM or not width:
+        blocks.setdefault((one.start, other.start), []).append((one, other))
+    every = [pair for block in blocks.values() for pair in block]
+    freedom = len(every) - len(blocks) - 2
+    if freedom < LEAST_FREEDOM:
         return None
-    slope = math.fsum(x * y for x, y in beside) / width
-    variance = math.fsum((y - slope * x) ** 2 for x, y in beside) / freedom
-    share = math.fsum(1 / len(block) for block in blocks.values()) / len(blocks) ** 2
-    farther = stats.fmean(x for x, _ in middles) ** 2 / width  # equal speed lies off the middle of the line
-    windows = Spread(variance * (share + farther), freedom)
-    means = [y - slope * x for x, y in middles]
-    return around(
-        stats.fmean(means), [windows, between_starts(means, noise.start, shifted=2, windows=windows)], alpha
-    )
+    times = np.array([[one.seconds_per_unit, other.seconds_per_unit] for one, other in every])
+    slower = times[:, 0] - times[:, 1]
+    if not slower.min() < 0 < slower.max():
+        return None
+    level = math.exp(stats.fmean(math.log(other.joules_per_unit) for _, other in every))
+    dearer = np.array([one.joules_per_unit - other.joules_per_unit for one, other in every]) / level
+    of_start = np.repeat(np.eye(len(blocks)), [len(block) for block in blocks.values()], axis=0)
+    lines = np.hstack([of_start, (times / times.mean() - 1) * (1, -1)])
+    if np.linalg.matrix_rank(lines) < lines.shape[1]:
+        return None
+    found, squares, *_ = np.linalg.lstsq(lines, dearer, rcond=None)
+    starts, slopes = found[:-2], found[-2:]
+    beside = weighed(Spread(2 * BESIDE.sd**2, BESIDE.freedom), Spread(float(squares[0]) / freedom, freedom))
+    without = within([dearer[column > 0].tolist() for column in of_start.T]).variance
+    most = beside.variance * beside.freedom / chi_squared_quantile(ALPHA, beside.freedom)
+    if most > PLAINLY**2 * without:
+        return None
+    if slopes.max() > 1 - LEAST_WORK:
+        return None
+    mean = np.append(np.full(len(blocks), 1 / len(blocks)), (0, 0))
+    of_mean = beside.variance * float(mean @ np.linalg.inv(lines.T @ lines) @ mean)
+    in_each = beside.variance * math.fsum(1 / len(block) for block in blocks.values()) / len(blocks) ** 2
+    between = between_starts(starts.tolist(), noise.start, shifted=2, windows=Spread(in_each, beside.freedom))
+    return around(float(starts.mean()), [Spread(of_mean, beside.freedom), between], alpha)

@@ -214,7 +214,7 @@ def _change_since(
 ) -> Change:
     """The level against blessed sessions, and where it is gated, how far it is from the first of all."""
     key, here, noise = measured.key, conditions.fingerprint, conditions.noise
-    stack = stack_of(measured.runs, conditions.stacks)  # as a session records it: of all its arms
+    stack = stack_of(measured.runs, conditions.stacks)  # a session's is that of all its cases
     change = change_since(arm, key, reference.sessions, here=here, stack=stack, noise=noise, alpha=alpha)
     if not gated(arm, key):
         return change
@@ -231,11 +231,11 @@ def _change_against(arm: Arm, conditions: Conditions, *, window: Component | Non
         paired(pairs, quantity.of_run, noise=conditions.noise, window=window, alpha=alpha)
         for quantity in (JOULES, SECONDS, WATTS)
     )
+    # Joules that are modelled follow the time by which they are.
+    equally_fast = None if arm.estimated else at_equal_speed(pairs, noise=conditions.noise, alpha=alpha)
     return Change(
         joules=joules,
-        cause=Cause.of(
-            joules, seconds, watts, at_equal_speed=at_equal_speed(pairs, noise=conditions.noise, alpha=alpha)
-        ),
+        cause=Cause.of(joules, seconds, watts, at_equal_speed=equally_fast),
         reference_joules=math.exp(stats.fmean(math.log(other.joules_per_unit) for _, other in pairs)),
         reference=conditions.against_says,
         stack=tuple(differences(*(stack_of(runs, conditions.stacks) for runs in (arm.against, arm.runs)))),

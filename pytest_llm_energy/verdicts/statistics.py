@@ -208,7 +208,7 @@ def between_starts(means: Sequence[float], start: Component, *, shifted: float, 
     freedom = len(means) - 1
     if freedom:
         expected = known.variance + windows.variance * len(means)
-        if statistics.variance(means) > expected * _chi_squared_quantile(1 - ALPHA, freedom) / freedom:
+        if statistics.variance(means) > expected * chi_squared_quantile(1 - ALPHA, freedom) / freedom:
             return Spread(statistics.variance(means) / len(means), freedom)
     return Spread(known.variance / len(means), known.freedom)
 
@@ -342,7 +342,8 @@ def _t_quantile(probability: float, freedom: float) -> float:
     return float(special.stdtrit(freedom, probability))
 
 
-def _chi_squared_quantile(probability: float, freedom: float) -> float:
+def chi_squared_quantile(probability: float, freedom: float) -> float:
+    """What a chi-squared value of so many degrees of freedom is below with this probability."""
     from scipy import special
 
     return float(2 * special.gammaincinv(freedom / 2, probability))

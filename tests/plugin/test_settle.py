@@ -100,6 +100,37 @@ def test_an_open_verdict_is_settled_by_more_windows_and_judged_the_same_from_the
     assert measured(replayed) == measured(settled)
 
 
+MISLED = "1.2, 1.2001, 1.2002, 0.8, 0.8001, 0.8002"
+"""Three windows that plainly cost more, and three that take it back."""
+
+
+def test_what_would_fail_is_metered_again_and_what_the_first_windows_alone_said_does_not_fail(
+    host: pytest.Pytester,
+) -> None:
+    host.makepyfile(test_spending=SUITE.format(scatter=MISLED))
+    told_off = host.runpytest_subprocess(*OPTIONS, "--energy-settle=0", "--energy-journal=first.jsonl")
+    assert told_off.ret == 1
+    assert runs(host, "first.jsonl") == (3, 1)
+    live = host.runpytest_subprocess(*OPTIONS, "--energy-journal=run.jsonl")
+    assert live.ret == 5
+    live.stdout.fnmatch_lines(["*no-difference-shown*"])
+    assert runs(host) == (6, 1)
+    replayed = host.runpytest_subprocess("--energy-replay=run.jsonl")
+    assert replayed.ret == 5
+    assert measured(replayed) == measured(live)
+
+
+def test_what_fails_by_all_its_windows_fails_and_is_metered_again_once(host: pytest.Pytester) -> None:
+    twice = SUITE.format(scatter="1.2, 1.21").replace(
+        "energy_meter.check(result, saves)",
+        "energy_meter.check(result, saves)\n    energy_meter.check(result, saves)",
+    )
+    host.makepyfile(test_spending=twice)
+    result = host.runpytest_subprocess(*OPTIONS, "--energy-journal=run.jsonl")
+    assert result.ret == 1
+    assert {check.rounds for check in read_journal(host.path / "run.jsonl").checks} == {6}
+
+
 def test_a_later_check_that_settles_leaves_an_earlier_verdict_as_it_is(host: pytest.Pytester) -> None:
     twice = SUITE.format(scatter="1.02, 0.98").replace(
         "energy_meter.check(result, saves)", "energy_meter.check(result)\n    energy_meter.check(result, saves)"

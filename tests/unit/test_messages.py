@@ -118,12 +118,12 @@ def test_what_is_slower_at_the_same_power_says_so() -> None:
 @pytest.mark.parametrize(
     ("at_equal_speed", "says"),
     [
-        (Interval(0.05, 0.04, 0.06), "+5.0 % [+4.0, +6.0]: its work takes more, however fast the host lets it be"),
+        (Interval(0.05, 0.04, 0.06), "+5.0 % [+4.0, +6.0]: it takes more as fast as the other stack, too"),
         (
             Interval(-0.05, -0.06, -0.04),
-            "-5.0 % [-6.0, -4.0]: its work takes less, however fast the host lets it be",
+            "-5.0 % [-6.0, -4.0]: it takes less as fast as the other stack, too",
         ),
-        (Interval(0.0, -0.01, 0.01), "+0.0 % [-1.0, +1.0]: the rest of the change is speed"),
+        (Interval(0.0, -0.01, 0.01), "+0.0 % [-1.0, +1.0]: as fast as the other stack, no difference is shown"),
     ],
 )
 def test_what_waits_for_its_host_says_what_it_would_take_at_equal_speed(
