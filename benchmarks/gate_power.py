@@ -192,6 +192,7 @@ def outcome(
         ]
     )
     called = verdicts == "regressed"
+    ends = [found[n] for found, n in zip(intervals, last[:, 0].tolist(), strict=True)]
     if confirmed:
         for number in np.flatnonzero(called.any(axis=1)):
             own = drawn.known.ravel()[number], drawn.freedom.ravel()[number]
@@ -204,11 +205,12 @@ def outcome(
                 looks=1,
             )
             stays = [decide(shifted(again, effect), DEFAULT_BUDGET)[0] == "regressed" for effect in EFFECTS]
+            if called[number, 0]:
+                ends[number] = again
             mean_runs += looks[-1] * called[number] / len(called)
             verdicts[number, called[number] & ~np.array(stays)] = "inconclusive"
         called = verdicts == "regressed"
     now, then = now[:, : looks[-1]], then[:, : looks[-1]]
-    ends = [found[n] for found, n in zip(intervals, last[:, 0].tolist(), strict=True)]
     held = np.array([interval.low <= 0 <= interval.high for interval in ends])
     quiet = np.array([work.window_sd <= QUIET for work in of_works])
     rules = {OURS: called}

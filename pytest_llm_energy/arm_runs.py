@@ -83,14 +83,17 @@ class ArmRuns:
         self.meter(replace(plan, runs=self.rounds), say)
 
     def measured(self) -> Measured:
-        """What has been measured so far."""
+        """What has been measured so far, in whole rounds."""
         arms = tuple(
             Arm(
                 name=name,
                 identity=identity,
-                runs=counting(self._runs.get((name, "present"), ())),
-                against=counting(self._runs.get((name, "against"), ())),
+                runs=self._counting(name, "present"),
+                against=self._counting(name, "against"),
             )
             for name, identity in self.identities.items()
         )
         return Measured(key=self.key, series=self.number, arms=arms, control=self.control)
+
+    def _counting(self, name: str, side: Side) -> tuple[Run, ...]:
+        return counting(run for run in self._runs.get((name, side), ()) if run.round < self.rounds)

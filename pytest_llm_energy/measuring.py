@@ -262,6 +262,8 @@ def measure(
         warmed[work.name, work.side] = work.start, fills
         batches[work.name] = max(fills, batches.get(work.name, 0))
 
+    if first and plan.starts > 1:
+        _end(works)  # each start has as many runs as any other
     for group, rounds in _blocks(works, plan, warm, say):
         for number in (first + each for each in rounds):
             for work in group if number % 2 == 0 else reversed(group):

@@ -161,8 +161,9 @@ class EnergySession:
 
     @property
     def confirms(self) -> bool:
-        """Whether what would fail is metered once more before it does: unless looks are shared out, or told off."""
-        return self.options.settle_seconds is None and not self.settle_seconds
+        """Whether what would fail is metered once more before it does, where its verdict is not settled anyway."""
+        side_by_side = len(self.options.stacks) > 1 and self.spec.key != "cpu"
+        return self.options.settle_seconds is None and not side_by_side and self.options.gate != "off"
 
     @property
     def may_settle(self) -> bool:

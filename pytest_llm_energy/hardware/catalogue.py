@@ -22,7 +22,7 @@ class GpuSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         nvml_names: regular expressions; one fully matches what NVML calls the board.
         architecture: chip, such as ``Hopper GH100``.
         memory_gib: device memory as sold.
-        memory_gb_per_second: peak rate of that memory.
+        memory_gb_per_second: peak rate of that memory; None where boards of this kind differ in it.
         tdp_watts: default power limit of the board.
         bf16_dense_tflops: peak dense bf16 tensor rate; None where bf16 is not supported.
         bf16_sparse_tflops: the same with 2:4 sparsity.

@@ -38,8 +38,8 @@ def at_equal_speed(pairs: Iterable[tuple[Run, Run]], *, noise: Noise, alpha: flo
         alpha: chance, per bound, that it excludes the truth.
 
     Returns:
-        None where speed does not tell: too few pairs, speeds that do not differ within a start, pairs that scatter
-        beside the lines too, one stack always the faster, or energy in proportion to time.
+        None where speed does not tell: too few pairs, speeds that do not differ within a start, a mean of them that
+        one stack did not have, pairs that scatter beside the lines too, or energy in proportion to time.
     """
     import numpy as np  # only judging needs it
 
@@ -51,8 +51,7 @@ def at_equal_speed(pairs: Iterable[tuple[Run, Run]], *, noise: Noise, alpha: flo
     if freedom < LEAST_FREEDOM:
         return None
     times = np.array([[one.seconds_per_unit, other.seconds_per_unit] for one, other in every])
-    slower = times[:, 0] - times[:, 1]
-    if not slower.min() < 0 < slower.max():
+    if not times.min(axis=0).max() < times.mean() < times.max(axis=0).min():
         return None
     level = math.exp(stats.fmean(math.log(other.joules_per_unit) for _, other in every))
     dearer = np.array([one.joules_per_unit - other.joules_per_unit for one, other in every]) / level

@@ -291,8 +291,8 @@ def _side(sample: Sample, noise: Noise) -> list[tuple[float, float]]:
     floor = sample.relative_uncertainty**2
     share = sum(1 / len(start) for start in logs) / len(logs) ** 2  # of a mean of the starts' means
     window = Spread(seen.variance * share, seen.freedom)
-    if not seen.freedom:  # one window a start: what is within cannot be told from what is between
-        window = Spread(_variance_of_mean([start[0] for start in logs]), len(logs) - 1)
+    if seen.freedom < len(logs) - 1:  # hardly two windows a start: the starts tell more, with what is within them
+        window = Spread(_variance_of_mean([statistics.fmean(start) for start in logs]), len(logs) - 1)
     if window.variance <= floor * share:
         window = Spread(floor * share, KNOWN)
     start = noise.start.spread

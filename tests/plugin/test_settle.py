@@ -11,7 +11,7 @@ import itertools, time
 from pytest_llm_energy import session
 from pytest_llm_energy.hardware.catalogue import CPU
 from pytest_llm_energy.hardware.detection import Host
-from pytest_llm_energy.metering.meter import Reading
+from pytest_llm_energy.metering.meter import Invalid, Reading
 
 class Meter:
     method, estimated, source = "made-up", False, "what the work says"
@@ -23,7 +23,11 @@ class Meter:
 
     def close(self, started, ended):
         joules = self.spent * next(self.scatter)
-        return Reading(joules=joules, seconds=ended - started, uncertainty_joules=1e-6, method=self.method)
+        invalid = () if joules else (Invalid("no-energy", "the counter stood still"),)
+        seconds = ended - started
+        return Reading(
+            joules=joules, seconds=seconds, uncertainty_joules=1e-6, method=self.method, invalid=invalid
+        )
 
     def abandon(self):
         pass
@@ -118,6 +122,25 @@ def test_what_would_fail_is_metered_again_and_what_the_first_windows_alone_said_
     replayed = host.runpytest_subprocess("--energy-replay=run.jsonl")
     assert replayed.ret == 5
     assert measured(replayed) == measured(live)
+
+
+def test_what_cannot_be_metered_again_fails_by_what_was(host: pytest.Pytester) -> None:
+    host.makepyfile(test_spending=SUITE.format(scatter=f"1.2, 1.2001, 1.2002, {'0, ' * 20}"))
+    live = host.runpytest_subprocess(*OPTIONS, "--energy-journal=run.jsonl")
+    assert live.ret == 1
+    live.stdout.fnmatch_lines(["*fails, and could not be metered again: *the counter stood still*"])
+    live.stdout.fnmatch_lines(["*judged 1 of 1 (1 contradicts)"])
+    assert runs(host) == (3, 1)
+    replayed = host.runpytest_subprocess("--energy-replay=run.jsonl")
+    assert replayed.ret == 1
+    assert measured(replayed) == measured(live)
+
+
+def test_nothing_is_metered_again_where_nothing_fails(host: pytest.Pytester) -> None:
+    host.makepyfile(test_spending=SUITE.format(scatter=MISLED))
+    shown = host.runpytest_subprocess(*OPTIONS, "--energy-gate=off", "--energy-journal=run.jsonl")
+    assert shown.ret == 0
+    assert runs(host) == (3, 1)
 
 
 def test_what_fails_by_all_its_windows_fails_and_is_metered_again_once(host: pytest.Pytester) -> None:

@@ -177,6 +177,18 @@ def test_what_has_served_on_is_not_warmed_up_again_and_a_fresh_start_is() -> Non
     assert served(2) == [("other", 1)] * 2 + metered
 
 
+def test_each_engine_start_has_as_many_runs_also_where_a_measurement_goes_on() -> None:
+    work = Steps("one", [0.5], [])
+    work.meter = ScriptedMeter()
+    runs: list[Run] = []
+    warmed: Warmed = {}
+    for first in (0, 3):
+        plan = Plan(runs=3, starts=3, window_seconds=1.0)
+        measure([work], plan, record=lambda _, run: runs.append(run), say=ignore, first=first, warmed=warmed)
+    assert [run.round for run in runs] == list(range(6))
+    assert len({run.start for run in runs}) == 6
+
+
 def test_disturbed_runs_count_when_repeating_does_not_help_and_invalid_ones_never() -> None:
     plan = Plan(runs=3, window_seconds=1.0, retries=2)
     runs = measured(ScriptedMeter(disturbed=99), [Steps("a", [1.0], [])], plan)

@@ -35,6 +35,13 @@ def test_a_change_is_as_sure_as_sessions_and_boards_allow() -> None:
     assert other_board.half_width > ASSUMED.board.sd
 
 
+def test_a_second_window_of_one_start_does_not_hide_what_the_starts_tell() -> None:
+    then = sample((1.0, 1.002, 0.999), (1.001, 1.0, 0.998))
+    of_three = statistics.change(sample((1.0,), (1.003,), (0.998,)), then, noise=ASSUMED)
+    and_one_more = statistics.change(sample((1.0, 1.004), (1.003,), (0.998,)), then, noise=ASSUMED)
+    assert and_one_more.half_width < 1.5 * of_three.half_width
+
+
 @pytest.mark.parametrize("pairs", [3, 5, 8])
 def test_bounds_of_a_ratio_are_wrong_as_often_as_they_say(pairs: int) -> None:
     generator = random.Random(pairs)
