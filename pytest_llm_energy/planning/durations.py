@@ -21,9 +21,9 @@ from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.records import Ran
 
 GPU_START_SECONDS = {
-    "vllm": 50.0,
-    "vllm eager": 28.0,
-    "vllm feed-forward": 16.0,
+    "vllm": 52.0,
+    "vllm eager": 30.0,
+    "vllm feed-forward": 14.0,
     "vllm on several devices": 83.0,
     "transformers": 10.0,
 }
