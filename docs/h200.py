@@ -41,6 +41,12 @@ SESSIONS = (
 )
 """Journals, named by when they were measured; those of one session ran side by side on one host."""
 
+SAME_STACK = (
+    *(f"h200/same-stack-{name}" for name in ("twice", "three-starts", "graphs-and-drafts")),
+    *(f"h200-busy-host/same-stack-{number}" for number in range(1, 11)),
+)
+"""Journals of a stack measured beside itself."""
+
 UPGRADE = (
     "",
     "-kernels",

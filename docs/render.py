@@ -39,12 +39,6 @@ GATE_POWER = MEASUREMENTS / "gate-power.json"
 TIME_TO_VERDICT = MEASUREMENTS / "time-to-verdict.json"
 TRACE_BINNING = MEASUREMENTS / "trace-binning.json"
 
-SAME_STACK = (
-    *(f"h200/same-stack-{name}" for name in ("twice", "three-starts", "graphs-and-drafts")),
-    *(f"h200-busy-host/same-stack-{number}" for number in range(1, 11)),
-)
-"""Journals of a stack measured beside itself."""
-
 H200_PARTS: dict[str, Callable[[], str]] = {
     "h200-conditions": h200.conditions,
     "h200-spread": h200.spread,
@@ -56,7 +50,7 @@ H200_PARTS: dict[str, Callable[[], str]] = {
     "h200-busy-host": partial(h200.against, *(f"same-stack-{n}" for n in (1, 2, 3, 4)), folder="h200-busy-host"),
     "h200-own-cores": partial(h200.against, *(f"same-stack-{n}" for n in range(5, 11)), folder="h200-busy-host"),
     "h200-waiting": partial(h200.waiting, *(f"same-stack-{n}" for n in range(5, 11)), folder="h200-busy-host"),
-    "h200-equal-speed": partial(h200.at_equal_speed, *SAME_STACK),
+    "h200-equal-speed": partial(h200.at_equal_speed, *h200.SAME_STACK),
     "h200-eager": partial(h200.against, "eager-against-graphs"),
     "h200-upgrade": partial(h200.against, *(f"vllm-0.20.2-to-0.25.1{part}" for part in h200.UPGRADE)),
 }

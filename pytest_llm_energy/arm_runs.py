@@ -24,7 +24,7 @@ class ArmRuns:
         record: told of each run as it ends.
         rounds: rounds that have been run.
         judged: whether its levels have been.
-        repeated: whether it was metered again.
+        repeated: whether it was metered again, or that was tried.
     """
 
     key: CaseKey

@@ -206,8 +206,10 @@ class EnergyMeter:
         if self._session.confirms and not series.repeated and failing(rows, "on"):
             try:
                 series.meter_again(self._session.plan, self._say, why="would fail")
-            except EnergyError as error:  # what has been measured stands
-                warnings.warn(f"{self._key} fails, and could not be metered again: {error}", stacklevel=2)
+            except EnergyError as error:
+                with warnings.catch_warnings():  # what has been measured stands, also where warnings are errors
+                    warnings.simplefilter("always")
+                    warnings.warn(f"{self._key} fails, and could not be metered again: {error}", stacklevel=2)
             else:
                 rows = judge(check, series.measured(), conditions)
         self._session.record(msgspec.structs.replace(check, rounds=series.rounds))

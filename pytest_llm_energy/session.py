@@ -155,15 +155,19 @@ class EnergySession:
         """How long this process may meter on where verdicts are open, in all."""
         if self.options.settle_seconds is not None:
             return self.options.settle_seconds
-        if len(self.options.stacks) == 1 or self.spec.key == "cpu":
+        if not self._side_by_side:
             return 0.0
         return min(DEFAULT_SETTLE_SECONDS, self.selection.spare_seconds if self.selection else math.inf)
 
     @property
     def confirms(self) -> bool:
         """Whether what would fail is metered once more before it does, where its verdict is not settled anyway."""
-        side_by_side = len(self.options.stacks) > 1 and self.spec.key != "cpu"
-        return self.options.settle_seconds is None and not side_by_side and self.options.gate != "off"
+        return self.options.settle_seconds is None and not self._side_by_side and self.options.gate != "off"
+
+    @property
+    def _side_by_side(self) -> bool:
+        """Whether levels are gated against another stack's."""
+        return len(self.options.stacks) > 1 and self.spec.key != "cpu"
 
     @property
     def may_settle(self) -> bool:

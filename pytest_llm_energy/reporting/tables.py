@@ -48,6 +48,10 @@ CHANGED = frozenset({"regressed", "improved"})
 """Verdicts about a level that is said to have changed, and so has a why."""
 
 
+GRAMS = "gCO2e/Mtok"
+"""Heading of the column of grams per million output tokens (per million calls, where a row says so)."""
+
+
 def _at_equal_speed(row: LevelRow) -> str:
     known = row.change.cause.at_equal_speed if row.change else None
     return words.change(known) if known else ""
@@ -57,10 +61,6 @@ def _against(row: LevelRow) -> str:
     if row.change is None:
         return ""
     return "other stack" if row.change.side_by_side else "baseline"
-
-
-GRAMS = "gCO2e/Mtok"
-"""Heading of the column of grams per million output tokens (per million calls, where a row says so)."""
 
 
 def _grams(row: LevelRow, carbon: CarbonIntensity) -> str:

@@ -87,6 +87,12 @@ def measured(result: pytest.RunResult) -> str:
     return found.group(1)
 
 
+def assert_judged_the_same_from_the_journal(host: pytest.Pytester, live: pytest.RunResult) -> None:
+    replayed = host.runpytest_subprocess("--energy-replay=run.jsonl")
+    assert replayed.ret == live.ret
+    assert measured(replayed) == measured(live)
+
+
 def test_an_open_verdict_is_settled_by_more_windows_and_judged_the_same_from_the_journal(
     host: pytest.Pytester,
 ) -> None:
@@ -99,9 +105,7 @@ def test_an_open_verdict_is_settled_by_more_windows_and_judged_the_same_from_the
     assert settled.ret == 0
     settled.stdout.fnmatch_lines(["*judged 1 of 1 (1 new)"])
     assert runs(host) == (6, 3)
-    replayed = host.runpytest_subprocess("--energy-replay=run.jsonl")
-    assert replayed.ret == 0
-    assert measured(replayed) == measured(settled)
+    assert_judged_the_same_from_the_journal(host, settled)
 
 
 MISLED = "1.2, 1.2001, 1.2002, 0.8, 0.8001, 0.8002"
@@ -119,21 +123,17 @@ def test_what_would_fail_is_metered_again_and_what_the_first_windows_alone_said_
     assert live.ret == 5
     live.stdout.fnmatch_lines(["*no-difference-shown*"])
     assert runs(host) == (6, 1)
-    replayed = host.runpytest_subprocess("--energy-replay=run.jsonl")
-    assert replayed.ret == 5
-    assert measured(replayed) == measured(live)
+    assert_judged_the_same_from_the_journal(host, live)
 
 
 def test_what_cannot_be_metered_again_fails_by_what_was(host: pytest.Pytester) -> None:
     host.makepyfile(test_spending=SUITE.format(scatter=f"1.2, 1.2001, 1.2002, {'0, ' * 20}"))
-    live = host.runpytest_subprocess(*OPTIONS, "--energy-journal=run.jsonl")
+    live = host.runpytest_subprocess(*OPTIONS, "-Werror::UserWarning", "--energy-journal=run.jsonl")
     assert live.ret == 1
     live.stdout.fnmatch_lines(["*fails, and could not be metered again: *the counter stood still*"])
     live.stdout.fnmatch_lines(["*judged 1 of 1 (1 contradicts)"])
     assert runs(host) == (3, 1)
-    replayed = host.runpytest_subprocess("--energy-replay=run.jsonl")
-    assert replayed.ret == 1
-    assert measured(replayed) == measured(live)
+    assert_judged_the_same_from_the_journal(host, live)
 
 
 def test_nothing_is_metered_again_where_nothing_fails(host: pytest.Pytester) -> None:
@@ -163,8 +163,7 @@ def test_a_later_check_that_settles_leaves_an_earlier_verdict_as_it_is(host: pyt
     journal = read_journal(host.path / "run.jsonl")
     assert [check.rounds for check in journal.checks] == [3, 6]
     assert [len(journal.measured(check).arms[0].runs) for check in journal.checks] == [3, 6]
-    replayed = host.runpytest_subprocess("--energy-replay=run.jsonl")
-    assert measured(replayed) == measured(live)
+    assert_judged_the_same_from_the_journal(host, live)
 
 
 def test_a_settled_verdict_takes_no_more_time_though_its_interval_is_wider(host: pytest.Pytester) -> None:
