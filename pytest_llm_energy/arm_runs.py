@@ -1,6 +1,6 @@
 """The arms of one measurement: what is run of them, and what came of it so far."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pytest_llm_energy.errors import MeasurementError
@@ -39,8 +39,13 @@ class ArmRuns:
     _runs: dict[tuple[str, Side], list[Run]] = field(default_factory=dict)
     _warmed: Warmed = field(default_factory=dict)
 
-    def meter(self, plan: Plan, say: Say) -> None:
-        """Meter every arm as the plan says, after what has been metered.
+    def meter(self, plan: Plan, say: Say, *, only: Collection[str] | None = None) -> None:
+        """Meter arms as the plan says, after what has been metered.
+
+        Args:
+            plan: how much.
+            say: told what is going on.
+            only: the arms; None for all. The others have no runs in these rounds.
 
         Raises:
             EngineError: an engine failed.
@@ -61,7 +66,8 @@ class ArmRuns:
             )
 
         try:
-            measure(self.works, plan, record=record, say=say, first=self.rounds, warmed=self._warmed)
+            chosen = [work for work in self.works if only is None or work.name in only]
+            measure(chosen, plan, record=record, say=say, first=self.rounds, warmed=self._warmed, beside=self.works)
         except MeasurementError:
             raise
         except BaseException:
@@ -71,16 +77,23 @@ class ArmRuns:
             raise
         self.rounds += max(plan.runs, plan.starts)
 
-    def meter_again(self, plan: Plan, say: Say, *, why: str) -> None:
-        """Meter every arm as often again as it has been, for a reason that is said.
+    def meter_again(self, plan: Plan, say: Say, *, why: str, only: Collection[str] | None = None) -> None:
+        """Meter arms as often again as all have been, for a reason that is said.
+
+        Args:
+            plan: how; its runs are overridden.
+            say: told what is going on.
+            why: the reason.
+            only: the arms; None for all.
 
         Raises:
             EngineError: an engine failed.
             MeasurementError: an arm's readings stayed invalid.
         """
         self.repeated = True
-        say(f"{why} by {self.rounds} runs an arm: as many again")
-        self.meter(replace(plan, runs=self.rounds), say)
+        arms = "an arm" if only is None or len(only) == len(self.identities) else f"of {', '.join(sorted(only))}"
+        say(f"{why} by {self.rounds} runs {arms}: as many again")
+        self.meter(replace(plan, runs=self.rounds), say, only=only)
 
     def measured(self) -> Measured:
         """What has been measured so far, in whole rounds."""

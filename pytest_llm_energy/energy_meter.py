@@ -198,10 +198,11 @@ class EnergyMeter:
         )
         rows = judge(check, series.measured(), conditions)
         for _ in range(1, check.looks):
-            if not unsettled(rows) or not self._session.may_settle:
+            unknown = unsettled(rows, check.arms)
+            if not unknown or not self._session.may_settle:
                 break
             with self._session.settling():
-                series.meter_again(self._session.plan, self._say, why="not settled")
+                series.meter_again(self._session.plan, self._say, why="not settled", only=unknown)
             rows = judge(check, series.measured(), conditions)
         if self._session.confirms and not series.repeated and failing(rows, "on"):
             try:

@@ -231,6 +231,7 @@ def measure(
     say: Say,
     first: int = 0,
     warmed: Warmed | None = None,
+    beside: Sequence[Work] = (),
 ) -> None:
     """Meter every work ``plan.runs`` times, interleaved: A B, B A, A B, ...
 
@@ -246,6 +247,7 @@ def measure(
         first: number of the first round: those before it have been measured.
         warmed: what those found; a work whose engine has served on since is not warmed up again. What this call
             finds is put there.
+        beside: others whose engines may be there and end with theirs, so that there is room.
 
     Raises:
         MeasurementError: an arm's readings stay invalid.
@@ -263,8 +265,8 @@ def measure(
         batches[work.name] = max(fills, batches.get(work.name, 0))
 
     if first and plan.starts > 1:
-        _end(works)  # each start has as many runs as any other
-    for group, rounds in _blocks(works, plan, warm, say):
+        _end([*works, *beside])  # each start has as many runs as any other
+    for group, rounds in _blocks(works, plan, warm, say, beside=beside):
         for number in (first + each for each in rounds):
             for work in group if number % 2 == 0 else reversed(group):
                 of = first + max(plan.runs, plan.starts)
@@ -272,7 +274,7 @@ def measure(
 
 
 def _blocks(
-    works: Sequence[Work], plan: Plan, warm: Callable[[Work], None], say: Say
+    works: Sequence[Work], plan: Plan, warm: Callable[[Work], None], say: Say, *, beside: Sequence[Work]
 ) -> Iterator[tuple[Sequence[Work], range]]:
     """Works with their engines warm, and the rounds to run them; fresh starts for each of the plan's starts.
 
@@ -291,7 +293,7 @@ def _blocks(
                 for work in works:
                     warm(work)
             except OutOfMemoryError:
-                _end(works)
+                _end([*works, *beside])
                 if len(places) == 1:
                     raise
                 say("the engines do not fit on the devices together: each has them in turn")

@@ -15,7 +15,7 @@ from pytest_llm_energy.verdicts.causes import Cause
 from pytest_llm_energy.verdicts.equal_speed import at_equal_speed
 from pytest_llm_energy.verdicts.estimates import paired
 from pytest_llm_energy.verdicts.journal import Journal
-from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, metering_sd, stack_of
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, in_common_rounds, metering_sd, stack_of
 from pytest_llm_energy.verdicts.noise import ASSUMED, UNMEASURED, Component, GpuBaselines, Noise
 from pytest_llm_energy.verdicts.phases import Phases, interleaved_phases, phases, series_of
 from pytest_llm_energy.verdicts.quantities import JOULES, SECONDS, WATTS
@@ -251,6 +251,7 @@ def _phases(arm: Arm, change: Change, measured: Measured, conditions: Conditions
     if series.keys() == {1}:  # its first token comes out of the prefill
         return Phases(prefill=change.joules, decode=None, lengths=1)
     noise = conditions.noise
+    series = dict(zip(series, in_common_rounds(tuple(series.values())), strict=True))
     now = {length: list(JOULES.by_start(other.runs).values()) for length, other in series.items()}
     if change.side_by_side:
         then = {length: list(JOULES.by_start(other.against).values()) for length, other in series.items()}

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -174,6 +174,20 @@ def stack_of(runs: Iterable[Run], stacks: Mapping[str, Mapping[str, str]]) -> di
     """What served these runs, of what served each engine start: versions, environment, arguments, by name."""
     starts = sorted({run.start for run in runs} & stacks.keys())
     return {name: version for start in starts for name, version in stacks[start].items()}
+
+
+def in_common_rounds(arms: Sequence[Arm]) -> list[Arm]:
+    """The arms with the runs of those rounds alone in which each of them has one, on every stack that it has."""
+    sides = [{run.round for run in runs} for arm in arms for runs in (arm.runs, arm.against) if runs]
+    common = set.intersection(*sides)
+    return [
+        msgspec.structs.replace(
+            arm,
+            runs=tuple(run for run in arm.runs if run.round in common),
+            against=tuple(run for run in arm.against if run.round in common),
+        )
+        for arm in arms
+    ]
 
 
 def counting(runs: Iterable[Run]) -> tuple[Run, ...]:

@@ -1,6 +1,6 @@
 """Verdicts as values: a row per level and a row per effect, and what they decide."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -178,12 +178,21 @@ def in_reach(needs: int | None, *, runs: int) -> bool:
     return needs is not None and needs <= REACH * runs
 
 
-def unsettled(rows: Sequence[Row]) -> bool:
-    """Whether more runs may well decide what these rows leave open."""
-    return any(
-        row.verdict == "inconclusive" and (isinstance(row, ClaimRow) or in_reach(row.needs, runs=row.runs))
-        for row in rows
-    )
+def unsettled(rows: Sequence[Row], arms: Collection[str]) -> frozenset[str]:
+    """Those of the arms of a check by whose runs more of them may well decide what its rows leave open.
+
+    A level beside another stack's is a matter of those two alone. A claim is one of all arms, and so is a level
+    that a baseline judges: its runs come between those of the other arms, as the baseline's did.
+    """
+    found = set[str]()
+    for row in rows:
+        if row.verdict != "inconclusive":
+            continue
+        if isinstance(row, ClaimRow):
+            return frozenset(arms)
+        if in_reach(row.needs, runs=row.runs):
+            found |= {row.arm} if row.change and row.change.side_by_side else set(arms)
+    return frozenset(found)
 
 
 def decided(rows: Sequence[Row]) -> bool:

@@ -1,6 +1,7 @@
 """Verdicts that are open are settled by more windows, as long as there is time for it."""
 
 import re
+import sys
 
 import pytest
 
@@ -178,3 +179,63 @@ def test_no_window_begins_when_the_time_is_used_up(host: pytest.Pytester) -> Non
     result = host.runpytest_subprocess(*OPTIONS, "--energy-settle=0.01", "--energy-journal=run.jsonl")
     assert result.ret == 5
     assert runs(host) == (6, 3)  # the first look again began in time
+
+
+SCATTERING = """
+import itertools
+from pytest_llm_energy import session
+from pytest_llm_energy.hardware.catalogue import gpu_spec
+from pytest_llm_energy.hardware.detection import Device, Host
+from pytest_llm_energy.metering.meter import Reading
+from pytest_llm_energy.hardware.strangers import Processes
+
+BOARD = Device(index=0, uuid="GPU-simulated-0", name="NVIDIA H200")
+
+class Meter:
+    method, estimated, source = "made-up", False, "a script"
+    # Three rounds of two arms on two stacks; what follows is of the first arm alone.
+    joules = itertools.chain([1.03, 1, 1, 1, 1, 1, 1, 0.98, 1.03, 1, 1, 1], itertools.repeat(1.0))
+
+    def open(self):
+        return self
+
+    def close(self, started, ended):
+        joules = next(self.joules)
+        return Reading(joules=joules, seconds=ended - started, uncertainty_joules=1e-6, method=self.method)
+
+    def abandon(self):
+        pass
+
+    def shutdown(self):
+        pass
+
+def pytest_configure():
+    session.detect = lambda: Host(spec=gpu_spec("h200"), devices=(BOARD,), driver="simulated")
+    session.choose_meter = lambda name, devices, **_: Meter()
+    session.processes_on = lambda uuid, **_: Processes()
+"""
+
+TWO_ARMS = """
+from pytest_llm_energy import Scenario
+
+def test_serving(energy_meter):
+    plain = Scenario(model="tiny-llama", input_tokens=8, output_tokens=8)
+    result = energy_meter.measure(plain, plain.replace(input_tokens=16))
+    energy_meter.check(result)
+"""
+
+
+def test_beside_another_stack_only_what_is_open_is_metered_again(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(SCATTERING)
+    pytester.makepyfile(test_serving=TWO_ARMS)
+    options = ("--energy-runs=3", "--energy-window=0.01", f"--energy-against=transformers={sys.executable}")
+    result = pytester.runpytest_subprocess(*options, "--energy-journal=run.jsonl")
+    journal = read_journal(pytester.path / "run.jsonl")
+    (check,) = journal.checks
+    arms = journal.measured(check).arms
+    assert [(len(arm.runs), len(arm.against)) for arm in arms] == [(12, 12), (3, 3)]
+    expected = ["serving *8 *mJ * % * 12 *", "* *16 *mJ * % * 3 *", "energy: judged 1 of 1 *"]
+    result.stdout.fnmatch_lines(expected)
+    replayed = pytester.runpytest_subprocess("--energy-replay=run.jsonl")
+    assert replayed.ret == result.ret
+    replayed.stdout.fnmatch_lines(expected)

@@ -239,6 +239,18 @@ def test_engines_that_do_not_fit_together_have_the_device_in_turn(starts: int, b
         assert len({run.start for run in runs if run.start.startswith(side)}) == blocks
 
 
+def test_engines_that_serve_no_more_make_room_for_those_that_do() -> None:
+    device: set[str] = set()
+    first, second, other = (Steps(name, [0.5], [], device=device) for name in ("a", "b", "c"))
+    other.begin()
+    runs: list[Run] = []
+    for work in (first, second):
+        work.meter = ScriptedMeter()
+    plan = Plan(runs=2, window_seconds=1.0)
+    measure([first, second], plan, record=lambda _, run: runs.append(run), say=ignore, beside=[other])
+    assert len(runs) == 4
+
+
 def test_one_engine_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(OutOfMemoryError):
         measured(ScriptedMeter(), [Steps("a", [0.5], [], device={"another"})], Plan(runs=2, window_seconds=1.0))

@@ -12,7 +12,7 @@ from pytest_llm_energy.reporting import why
 from pytest_llm_energy.serving.ways import Online
 from pytest_llm_energy.verdicts.baselines import Baseline, BaselineCase, Samples, Session
 from pytest_llm_energy.verdicts.judge import Conditions, judge
-from pytest_llm_energy.verdicts.measured import Arm, Measured
+from pytest_llm_energy.verdicts.measured import Arm, Measured, in_common_rounds
 from pytest_llm_energy.verdicts.phases import Phases
 from pytest_llm_energy.verdicts.records import Checked
 from pytest_llm_energy.verdicts.rows import Change, LevelRow
@@ -112,6 +112,16 @@ def test_stacks_that_are_measured_in_turn_tell_as_well() -> None:
         for one, other in zip(arms(series(10.0, 0.12, seed=2)), then, strict=True)
     )
     assert says(changes(now, None)[-1]).startswith("in decode: decode +")
+
+
+def test_of_lengths_metered_in_more_rounds_than_others_those_that_all_have_tell() -> None:
+    def of_rounds(one: Arm, now: tuple[int, ...], then: tuple[int, ...]) -> Arm:
+        made = [tuple(msgspec.structs.replace(one.runs[0], round=n) for n in rounds) for rounds in (now, then)]
+        return msgspec.structs.replace(one, runs=made[0], against=made[1])
+
+    short, long = arms(series(10.0, 0.1, lengths=(32, 256)))
+    found = in_common_rounds([of_rounds(short, (0, 1, 2), (0, 1, 2)), of_rounds(long, (0, 2, 6, 7), (0, 1, 2, 6))])
+    assert [[run.round for run in runs] for each in found for runs in (each.runs, each.against)] == [[0, 2]] * 4
 
 
 def test_two_lengths_are_enough_and_one_is_not() -> None:
