@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 
 from tabulate import tabulate
@@ -43,7 +44,7 @@ SESSIONS = (
 
 SAME_STACK = (
     *(f"h200/same-stack-{name}" for name in ("twice", "three-starts", "graphs-and-drafts")),
-    *(f"h200-busy-host/same-stack-{number}" for number in range(1, 11)),
+    *(f"h200-busy-host/same-stack-{number}" for number in range(1, 15)),
 )
 """Journals of a stack measured beside itself."""
 
@@ -55,6 +56,7 @@ UPGRADE = (
     "-mixture-and-online",
     "-tasks-and-drafts",
     "-conversations",
+    "-batches-and-engines",
 )
 """Ends of the names of the journals that measure vLLM 0.20.2 against 0.25.1, each of a part of the suite."""
 
@@ -198,8 +200,12 @@ def _beside(*names: str) -> list[LevelRow]:
 
 
 def at_equal_speed(*names: str) -> str:
-    """Of a stack against itself, how much surer its levels are at equal speed, and whether that says what is so."""
-    changes = [row.change for row in _beside(*names) if row.change]
+    """Of a stack against itself: its verdicts, how much surer they are at equal speed, and whether that is so."""
+    rows = _beside(*names)
+    changes = [row.change for row in rows if row.change]
+    verdicts = ", ".join(
+        f"{count} {verdict}" for verdict, count in Counter(row.verdict for row in rows).most_common()
+    )
     known = [(change.joules, speed) for change in changes if (speed := change.cause.at_equal_speed)]
     holds = sum(speed.low <= 0 <= speed.high for _, speed in known)
     wide, narrow = (
@@ -207,7 +213,8 @@ def at_equal_speed(*names: str) -> str:
     )
     return fenced(
         [
-            f"levels of a stack against itself: {len(changes)}; those of which speed tells: {len(known)}",
+            f"levels of a stack against itself: {len(changes)} ({verdicts})",
+            f"those of which speed tells: {len(known)}",
             f"of the {len(known)} intervals at equal speed, {holds} hold zero",
             f"their half width at the median: {wide:.1%} for the whole change, {narrow:.1%} at equal speed",
         ]

@@ -49,6 +49,7 @@ H200_PARTS: dict[str, Callable[[], str]] = {
     "h200-same-scattering": partial(h200.against, "same-stack-graphs-and-drafts"),
     "h200-busy-host": partial(h200.against, *(f"same-stack-{n}" for n in (1, 2, 3, 4)), folder="h200-busy-host"),
     "h200-own-cores": partial(h200.against, *(f"same-stack-{n}" for n in range(5, 11)), folder="h200-busy-host"),
+    "h200-same-rest": partial(h200.against, *(f"same-stack-{n}" for n in range(11, 15)), folder="h200-busy-host"),
     "h200-waiting": partial(h200.waiting, *(f"same-stack-{n}" for n in range(5, 11)), folder="h200-busy-host"),
     "h200-equal-speed": partial(h200.at_equal_speed, *h200.SAME_STACK),
     "h200-eager": partial(h200.against, "eager-against-graphs"),
