@@ -12,7 +12,9 @@ import pytest
 from pytest_llm_energy import markers
 from pytest_llm_energy.errors import BaselineError
 from pytest_llm_energy.fixtures import CASE
+from pytest_llm_energy.hardware.catalogue import gpu_spec
 from pytest_llm_energy.measuring import Plan
+from pytest_llm_energy.planning.roofline import batch_seconds
 from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.verdicts.baselines import Baseline, read_baseline
@@ -141,17 +143,21 @@ class Durations:
         )
 
     def _batches(self, item: pytest.Item) -> list[tuple[str | None, bool, float]]:
-        """Engine, whether it compiles, and seconds of a batch (or call) of each arm; 0 s where nothing tells."""
+        """Engine, whether it compiles, and seconds of a batch (or call) of each arm, 0 where nothing tells.
+
+        A baseline tells; where it does not hold the arm, arithmetic and memory traffic on that GPU model do.
+        """
         key = item.stash[CASE]
         baseline = self._baseline(key.gpu, key.finding)
         recorded = list(recorded_batches(baseline, key.case)) if baseline else []
         scenarios = list(dict.fromkeys(markers.scenarios(item)))
+        spec = None if key.gpu == "cpu" else gpu_spec(key.gpu)
         if not scenarios:  # functions, which the test's body alone knows
             return [(None, False, seconds) for _, seconds in recorded] or [(None, False, 0.0)] * 2
         return [
-            (each.engine, each.torch_compile, next((s for known, s in recorded if known == work), 0.0))
+            (each.engine, each.torch_compile, told or (batch_seconds(each, spec) if spec else None) or 0.0)
             for each in scenarios
-            for work in [each.identity()]
+            for told in [next((seconds for work, seconds in recorded if work == each.identity()), None)]
         ]
 
     def _read_baseline(self, gpu: str, finding: str) -> Baseline | None:
@@ -189,7 +195,8 @@ def arm_serving(
     batches = math.ceil(plan.window_seconds / batch_seconds) if batch_seconds else 0
     window = max(plan.window_seconds, batches * batch_seconds)
     runs = max(plan.runs, plan.starts)
-    beginning = WARM_UP_BATCHES * batch_seconds + (COMPILE_SECONDS if compiled else 0.0)
+    warm_up = WARM_UP_BATCHES if 2 * batch_seconds <= plan.warm_up_seconds else 2
+    beginning = warm_up * batch_seconds + (COMPILE_SECONDS if compiled else 0.0)
     return Serving(
         metered_seconds=runs * window,
         seconds=plan.starts * beginning + runs * (window + overhead_seconds),

@@ -1,5 +1,6 @@
 """Says what is being loaded, warmed and measured, so that nobody stares at a silent screen."""
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -63,19 +64,29 @@ class StatusLine:
         write_raw(self._terminal, f"\n\r\x1b[K{text}{back}")
 
 
-class LogLines:
-    """A line when a case begins to wait for devices, to load, and to measure; for logs."""
+SILENT_SECONDS = 30.0
+"""After so long a log gets a line of whatever goes on."""
 
-    def __init__(self, write_line: "WriteLine", prefix: str = "") -> None:
+
+class LogLines:
+    """A line when a case begins to wait for devices, to load, and to measure, or after a long silence; for logs."""
+
+    def __init__(
+        self, write_line: "WriteLine", prefix: str = "", *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._write_line = write_line
         self._prefix = prefix
+        self._clock = clock
+        self._said = clock()
         self._last: tuple[str, str] | None = None
 
     def say(self, case: str, what: str) -> None:
-        """Write a line unless this stage of the case has one."""
+        """Write a line unless this stage of the case has one that is not long ago."""
         stage = (case, what.split(" ", 1)[0])
-        if stage[1] in ("waiting", "loading", "measuring", "metering", "repeating") and stage != self._last:
+        begins = stage[1] in ("waiting", "loading", "measuring", "metering", "repeating") and stage != self._last
+        if begins or self._clock() - self._said >= SILENT_SECONDS:
             self._last = stage
+            self._said = self._clock()
             self._write_line(f"{self._prefix}{case}: {what}")
 
     def clear(self) -> None:

@@ -22,9 +22,16 @@ def parameters(model: Model) -> int:
     head = config.get("head_dim") or hidden // heads
     attention = 2 * hidden * head * (heads + config.get("num_key_value_heads", heads))
     experts = config.get("num_experts", 1)
-    feed_forward = 3 * hidden * config["intermediate_size"] * experts + (hidden * experts if experts > 1 else 0)
+    routers = hidden * experts if experts > 1 else 0
     embeddings = config["vocab_size"] * hidden * (1 if config.get("tie_word_embeddings") else 2)
-    return int(embeddings + config["num_hidden_layers"] * (attention + feed_forward))
+    return int(embeddings + config["num_hidden_layers"] * (attention + routers) + feed_forward_parameters(model))
+
+
+def feed_forward_parameters(model: Model) -> int:
+    """Parameters of its gated feed-forward layers, of all experts where it has some."""
+    config = model.config
+    of_layer = 3 * config["hidden_size"] * config["intermediate_size"] * config.get("num_experts", 1)
+    return int(config["num_hidden_layers"] * of_layer)
 
 
 def cache_bytes_per_token(model: Model, dtype: str) -> int:

@@ -38,3 +38,12 @@ def test_a_log_gets_a_line_a_stage_not_one_a_run() -> None:
     live.say("batching", "measuring a (run 2 of 3)")
     assert lines.pop(0) == "[gw0] batching: waiting for 1 of 4 device(s): pid 12"
     assert lines == ["[gw0] batching: loading alone: x", "[gw0] batching: measuring a (run 1 of 3)"]
+
+
+def test_a_log_that_was_silent_for_long_gets_a_line_of_whatever_goes_on() -> None:
+    lines: list[str] = []
+    now = [0.0]
+    live = LogLines(lines.append, clock=lambda: now[0])
+    for batch, now[0] in ((1, 1.0), (2, 40.0), (3, 60.0), (4, 75.0)):
+        live.say("traces", f"warming up long (batch {batch})")
+    assert lines == [f"traces: warming up long (batch {batch})" for batch in (2, 4)]
