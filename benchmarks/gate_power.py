@@ -43,6 +43,9 @@ EFFECTS = tuple(percent / 100 for percent in range(11))
 LOOKS = ((3,), (6,), (12,), (3, 6, 12))
 """Windows a side: fixed, and with what is open looked at again."""
 
+PATIENT = (3, 6, 12, 24, 48)
+"""The same where much time is given: of two stacks side by side, which differ by nothing but windows and starts."""
+
 CASES = 50
 QUIET = 0.01
 NORMAL = NormalDist()
@@ -119,7 +122,7 @@ def _simulate(noise: Recorded, suites: int, seed: int) -> Report:
     outcomes = []
     judged_with = known()
     for reference in REFERENCES:
-        for looks in LOOKS:
+        for looks in LOOKS if reference.session else (*LOOKS, PATIENT):
             print(f"against {reference.name}, runs: {looks}", file=sys.stderr, flush=True)
             runs = looks[-1] * (2 if confirms(reference, looks) else 1)
             drawn = draw(reference, noise, suites, runs, generator)

@@ -1,5 +1,7 @@
 """The arms of one measurement: what is run of them, and what came of it so far."""
 
+import math
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -38,6 +40,7 @@ class ArmRuns:
     repeated: bool = False
     _runs: dict[tuple[str, Side], list[Run]] = field(default_factory=dict)
     _warmed: Warmed = field(default_factory=dict)
+    _shortest: dict[tuple[str, Side], float] = field(default_factory=dict)
 
     def meter(self, plan: Plan, say: Say, *, only: Collection[str] | None = None) -> None:
         """Meter arms as the plan says, after what has been metered.
@@ -51,9 +54,14 @@ class ArmRuns:
             EngineError: an engine failed.
             MeasurementError: an arm's readings stayed invalid.
         """
+        last = time.monotonic()
 
         def record(work: Work, run: Run) -> None:
-            self._runs.setdefault((work.name, work.side), []).append(run)
+            nonlocal last
+            of, now = (work.name, work.side), time.monotonic()
+            self._runs.setdefault(of, []).append(run)
+            self._shortest[of] = min(now - last, self._shortest.get(of, math.inf))
+            last = now
             self.record(
                 Ran(
                     key=self.key,
@@ -76,6 +84,11 @@ class ArmRuns:
                 work.end()
             raise
         self.rounds += max(plan.runs, plan.starts)
+
+    def seconds_again(self, only: Collection[str]) -> float:
+        """What ``meter_again`` takes of these arms at least, with engines that are there."""
+        chosen = [work for work in self.works if work.name in only]
+        return self.rounds * math.fsum(self._shortest[work.name, work.side] for work in chosen)
 
     def meter_again(self, plan: Plan, say: Say, *, why: str, only: Collection[str] | None = None) -> None:
         """Meter arms as often again as all have been, for a reason that is said.

@@ -182,7 +182,7 @@ class EnergyMeter:
             claim=claim,
             budget=budget,
             figures=(published,) if isinstance(published, str) else tuple(published),
-            looks=LOOKS if self._session.settle_seconds else 1,
+            looks=self._session.looks,
             levels=not series.judged,
         )
         series.judged = True
@@ -199,7 +199,7 @@ class EnergyMeter:
         rows = judge(check, series.measured(), conditions)
         for _ in range(1, check.looks):
             unknown = unsettled(rows, check.arms)
-            if not unknown or not self._session.may_settle:
+            if not unknown or not self._session.may_settle(series.seconds_again(unknown)):
                 break
             with self._session.settling():
                 series.meter_again(self._session.plan, self._say, why="not settled", only=unknown)

@@ -32,6 +32,7 @@ from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.noise import GpuBaselines, Noise, read_gpu_baselines
 from pytest_llm_energy.verdicts.pieces import carry, differing, read_journals
 from pytest_llm_energy.verdicts.records import SCHEMA, Began, Opened, Record, Started
+from pytest_llm_energy.verdicts.rows import LOOKS, PATIENT_LOOKS
 from pytest_llm_energy.verdicts.segments import Segment, segments_folder
 
 CPU_PLAN = Plan(runs=5, window_seconds=0.5)
@@ -160,6 +161,13 @@ class EnergySession:
         return min(DEFAULT_SETTLE_SECONDS, self.selection.spare_seconds if self.selection else math.inf)
 
     @property
+    def looks(self) -> int:
+        """How often a check may be judged, with more runs each time."""
+        if not self.settle_seconds:
+            return 1
+        return PATIENT_LOOKS if self.settle_seconds > DEFAULT_SETTLE_SECONDS else LOOKS
+
+    @property
     def confirms(self) -> bool:
         """Whether what would fail is metered once more before it does, where its verdict is not settled anyway."""
         return self.options.settle_seconds is None and not self._side_by_side and self.options.gate != "off"
@@ -169,10 +177,9 @@ class EnergySession:
         """Whether levels are gated against another stack's."""
         return len(self.options.stacks) > 1 and self.spec.key != "cpu"
 
-    @property
-    def may_settle(self) -> bool:
-        """Whether time is left for that."""
-        return self._settling_seconds < self.settle_seconds
+    def may_settle(self, seconds: float) -> bool:
+        """Whether so much time is left for that."""
+        return self._settling_seconds + seconds <= self.settle_seconds
 
     @contextmanager
     def settling(self) -> Iterator[None]:

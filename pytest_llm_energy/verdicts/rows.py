@@ -149,6 +149,9 @@ Row = LevelRow | ClaimRow
 LOOKS = 3
 """How often a check is judged at most where there is time to settle it; the runs are doubled from look to look."""
 
+PATIENT_LOOKS = 5
+"""The same where more time was given for that than there is by default."""
+
 REACH = 30
 """Times the runs that there are; further looks bring four times as many, but three runs tell their own spread so
 roughly that a sharper rule gave up on one regression of 6 % in twenty (``benchmarks/gate_power.py``)."""

@@ -167,6 +167,16 @@ def test_a_later_check_that_settles_leaves_an_earlier_verdict_as_it_is(host: pyt
     assert_judged_the_same_from_the_journal(host, live)
 
 
+@pytest.mark.parametrize(("seconds", "most", "looks"), [(300, 12, 3), (301, 48, 5)])
+def test_who_gives_more_time_than_usual_gets_more_looks(
+    host: pytest.Pytester, seconds: int, most: int, looks: int
+) -> None:
+    host.makepyfile(test_spending=SUITE.format(scatter="1.3, 0.7"))
+    live = host.runpytest_subprocess(*OPTIONS, f"--energy-settle={seconds}", "--energy-journal=run.jsonl")
+    assert runs(host) == (most, looks)
+    assert_judged_the_same_from_the_journal(host, live)
+
+
 def test_a_settled_verdict_takes_no_more_time_though_its_interval_is_wider(host: pytest.Pytester) -> None:
     host.makepyfile(test_spending=SUITE.format(scatter="1.001, 0.999"))
     result = host.runpytest_subprocess(*OPTIONS, "--energy-settle=60", "--energy-journal=run.jsonl")
@@ -174,11 +184,14 @@ def test_a_settled_verdict_takes_no_more_time_though_its_interval_is_wider(host:
     assert runs(host) == (3, 3)
 
 
-def test_no_window_begins_when_the_time_is_used_up(host: pytest.Pytester) -> None:
+@pytest.mark.parametrize(("seconds", "most"), [(1.0, 3), (3.4, 6)])
+def test_what_there_is_not_enough_time_for_is_not_begun(host: pytest.Pytester, seconds: float, most: int) -> None:
     host.makepyfile(test_spending=SUITE.format(scatter="1.3, 0.7"))
-    result = host.runpytest_subprocess(*OPTIONS, "--energy-settle=0.01", "--energy-journal=run.jsonl")
+    # Three more windows of two arms take 1.2 s at least, and six 2.4 s.
+    options = ("--energy-window=0.2", f"--energy-settle={seconds}", "--energy-journal=run.jsonl")
+    result = host.runpytest_subprocess(*OPTIONS, *options)
     assert result.ret == 5
-    assert runs(host) == (6, 3)  # the first look again began in time
+    assert runs(host) == (most, 3)
 
 
 SCATTERING = """
