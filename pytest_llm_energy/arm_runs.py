@@ -2,15 +2,17 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pytest_llm_energy.errors import MeasurementError
-from pytest_llm_energy.measuring import Plan, Say, Warmed, Work, measure
+from pytest_llm_energy.measuring import Plan, Warmed, measure
 from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.serving.stack import Side
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run, counting
 from pytest_llm_energy.verdicts.records import Ran
+from pytest_llm_energy.works import Say, Work
 
 
 @dataclass(kw_only=True)
@@ -41,6 +43,7 @@ class ArmRuns:
     _runs: dict[tuple[str, Side], list[Run]] = field(default_factory=dict)
     _warmed: Warmed = field(default_factory=dict)
     _shortest: dict[tuple[str, Side], float] = field(default_factory=dict)
+    _restarting: float = 0.0
 
     def meter(self, plan: Plan, say: Say, *, only: Collection[str] | None = None) -> None:
         """Meter arms as the plan says, after what has been metered.
@@ -54,13 +57,15 @@ class ArmRuns:
             EngineError: an engine failed.
             MeasurementError: an arm's readings stayed invalid.
         """
-        last = time.monotonic()
+        begun, last = time.monotonic(), None
+        counts = Counter({of: len(runs) for of, runs in self._runs.items()})
 
         def record(work: Work, run: Run) -> None:
             nonlocal last
             of, now = (work.name, work.side), time.monotonic()
             self._runs.setdefault(of, []).append(run)
-            self._shortest[of] = min(now - last, self._shortest.get(of, math.inf))
+            took = now - last if last else run.reading.seconds  # before the first one engines were started
+            self._shortest[of] = min(took, self._shortest.get(of, math.inf))
             last = now
             self.record(
                 Ran(
@@ -84,14 +89,23 @@ class ArmRuns:
                 work.end()
             raise
         self.rounds += max(plan.runs, plan.starts)
+        new = {of: runs[counts[of] :] for of, runs in self._runs.items()}
+        restarted = any(len({run.start for run in runs}) > 1 for runs in new.values())
+        metering = math.fsum(len(runs) * self._shortest[of] for of, runs in new.items())
+        self._restarting = time.monotonic() - begun - metering if restarted else 0.0
 
-    def seconds_again(self, only: Collection[str]) -> float:
-        """What ``meter_again`` takes of these arms at least, with engines that are there."""
-        chosen = [work for work in self.works if work.name in only]
-        return self.rounds * math.fsum(self._shortest[work.name, work.side] for work in chosen)
+    def rounds_of(self, arms: Collection[str]) -> int:
+        """Rounds in which each of these arms has a run."""
+        return len(set.intersection(*({run.round for run in self._runs[name, "present"]} for name in arms)))
+
+    def seconds_again(self, arms: Collection[str]) -> float:
+        """About what ``meter_again`` takes of these arms: windows, and engine starts if the last ones had some."""
+        chosen = [work for work in self.works if work.name in arms]
+        windows = self.rounds_of(arms) * math.fsum(self._shortest[work.name, work.side] for work in chosen)
+        return windows + self._restarting
 
     def meter_again(self, plan: Plan, say: Say, *, why: str, only: Collection[str] | None = None) -> None:
-        """Meter arms as often again as all have been, for a reason that is said.
+        """Meter arms as often again as they have been, in rounds that all of them have, for a reason that is said.
 
         Args:
             plan: how; its runs are overridden.
@@ -104,9 +118,11 @@ class ArmRuns:
             MeasurementError: an arm's readings stayed invalid.
         """
         self.repeated = True
-        arms = "an arm" if only is None or len(only) == len(self.identities) else f"of {', '.join(sorted(only))}"
-        say(f"{why} by {self.rounds} runs {arms}: as many again")
-        self.meter(replace(plan, runs=self.rounds), say, only=only)
+        arms = self.identities.keys() if only is None else only
+        names = "an arm" if len(arms) == len(self.identities) else f"of {', '.join(sorted(arms))}"
+        runs = self.rounds_of(arms)
+        say(f"{why} by {runs} runs {names}: as many again")
+        self.meter(replace(plan, runs=runs), say, only=arms)
 
     def measured(self) -> Measured:
         """What has been measured so far, in whole rounds."""

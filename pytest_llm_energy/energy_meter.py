@@ -15,7 +15,6 @@ from pytest_llm_energy.arm_runs import ArmRuns
 from pytest_llm_energy.errors import EnergyError, JournalError, OutOfMemoryError, ScenarioError
 from pytest_llm_energy.hardware.catalogue import GpuSpec
 from pytest_llm_energy.hardware.detection import Device
-from pytest_llm_energy.measuring import CallableWork, EngineWork, Work
 from pytest_llm_energy.metering.meter import Reading
 from pytest_llm_energy.serving.arms import Arms
 from pytest_llm_energy.serving.memory import what_fits
@@ -31,6 +30,7 @@ from pytest_llm_energy.verdicts.noise import Noise
 from pytest_llm_energy.verdicts.records import Checked, Ended, Ran, Troubled, Windowed
 from pytest_llm_energy.verdicts.rows import LOOKS, Row, failing, levels_judged, unsettled
 from pytest_llm_energy.window_reading import WindowReading
+from pytest_llm_energy.works import CallableWork, EngineWork, Work
 
 
 @dataclass(frozen=True)

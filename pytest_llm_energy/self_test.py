@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import msgspec
 
 from pytest_llm_energy.errors import EnergyError
-from pytest_llm_energy.measuring import EngineWork
 from pytest_llm_energy.metering.meter import Reading
 from pytest_llm_energy.reporting import words
 from pytest_llm_energy.serving.scenario import Served
@@ -18,6 +17,7 @@ from pytest_llm_energy.verdicts.judge import decide
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow, Row
 from pytest_llm_energy.verdicts.statistics import Interval
+from pytest_llm_energy.works import EngineWork
 
 UNCHANGED, PLANTED = "unchanged", "planted"
 

@@ -12,7 +12,7 @@ import pytest
 from pytest_llm_energy import markers
 from pytest_llm_energy.errors import BaselineError
 from pytest_llm_energy.fixtures import CASE
-from pytest_llm_energy.hardware.catalogue import gpu_spec
+from pytest_llm_energy.hardware.catalogue import CPU, catalogue
 from pytest_llm_energy.measuring import Plan
 from pytest_llm_energy.planning.roofline import batch_seconds
 from pytest_llm_energy.serving.scenario import Identity
@@ -129,18 +129,18 @@ class Durations:
     def _recorded(self, journal: Journal, key: CaseKey, plan: Plan) -> Serving:
         """As long as it took there, for as many windows as there will be now, none shorter than they must be."""
         runs = [r for r in journal.records if isinstance(r, Ran) and r.key == key]
-        readings = journal.readings_of(key)
-        metered = math.fsum(reading.seconds for reading in readings)
+        metered = math.fsum(reading.seconds for reading in journal.readings_of(key))
         if not runs:
             return Serving(metered_seconds=metered, seconds=journal.seconds[key])
         engines = {(run.series, run.arm): (run.identity or {}).get("engine") for run in runs}
-        windows = max(plan.runs, plan.starts) * sum(self._sides(engine) for engine in engines.values())
-        then = len({(run.series, run.arm, run.side, run.run.round) for run in runs})
-        window = metered / len(readings)
-        longer = max(0.0, plan.window_seconds - window)
-        return Serving(
-            metered_seconds=windows * (window + longer), seconds=windows * (journal.seconds[key] / then + longer)
+        windows = {of: max(plan.runs, plan.starts) * self._sides(engine) for of, engine in engines.items()}
+        seconds = {of: [r.run.reading.seconds for r in runs if (r.series, r.arm) == of] for of in windows}
+        now = math.fsum(
+            count * max(plan.window_seconds, statistics.fmean(seconds[of])) for of, count in windows.items()
         )
+        then = len({(run.series, run.arm, run.side, run.run.round) for run in runs})
+        between = max(0.0, journal.seconds[key] - metered) / then
+        return Serving(metered_seconds=now, seconds=now + between * sum(windows.values()))
 
     def _batches(self, item: pytest.Item) -> list[tuple[str | None, bool, float]]:
         """Engine, whether it compiles, and seconds of a batch (or call) of each arm, 0 where nothing tells.
@@ -151,11 +151,11 @@ class Durations:
         baseline = self._baseline(key.gpu, key.finding)
         recorded = list(recorded_batches(baseline, key.case)) if baseline else []
         scenarios = list(dict.fromkeys(markers.scenarios(item)))
-        spec = None if key.gpu == "cpu" else gpu_spec(key.gpu)
+        spec = catalogue().get(key.gpu, CPU)  # nothing is known of others
         if not scenarios:  # functions, which the test's body alone knows
             return [(None, False, seconds) for _, seconds in recorded] or [(None, False, 0.0)] * 2
         return [
-            (each.engine, each.torch_compile, told or (batch_seconds(each, spec) if spec else None) or 0.0)
+            (each.engine, each.torch_compile, told or batch_seconds(each, spec) or 0.0)
             for each in scenarios
             for told in [next((seconds for work, seconds in recorded if work == each.identity()), None)]
         ]

@@ -31,15 +31,15 @@ def batch_seconds(scenario: Scenario, gpu: GpuSpec) -> float | None:
     try:
         cache = cache_bytes_per_token(model, scenario.dtype)
         active, read = (_used(model, tokens) for tokens in (1, scenario.batch_size))
-    except KeyError:  # a model of the user's own, of another shape
+    except (KeyError, TypeError):  # a model of the user's own, of another shape
         return None
     least = STEP_SECONDS.get(_kind(scenario), OTHER_STEP_SECONDS)
     rate = COMPUTE_SHARE * gpu.bf16_dense_tflops * 1e12 * count
     bandwidth = MEMORY_SHARE * gpu.memory_gb_per_second * 1e9 * count
     weights = read * DTYPE_BYTES[scenario.dtype] / bandwidth
-    prefill = max(2 * active * scenario.batch_size * scenario.input_tokens / rate, weights, least)
-    beams = scenario.decoding.width if isinstance(scenario.decoding, Beam) else 1
-    held = scenario.batch_size * beams * (scenario.input_tokens + scenario.output_tokens / 2)
+    sequences = scenario.batch_size * (scenario.decoding.width if isinstance(scenario.decoding, Beam) else 1)
+    prefill = max(2 * active * sequences * scenario.input_tokens / rate, weights, least)
+    held = sequences * (scenario.input_tokens + scenario.output_tokens / 2)
     step = max(weights + held * cache / bandwidth, least)
     return prefill + (scenario.output_tokens - 1) * step
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pytest_llm_energy.serving.scenario import SHAPE_FIELDS, Identity
 from pytest_llm_energy.verdicts.measured import Run
 from pytest_llm_energy.verdicts.noise import Noise
-from pytest_llm_energy.verdicts.scatter import within
 from pytest_llm_energy.workloads.estimate import MeasuredBin
 
 Shape = tuple[int, int, int]
@@ -18,10 +17,13 @@ NOT_BINS = ("online", "feed_forward")
 
 
 def bins_of(by_shape: Mapping[Shape, Sequence[Run]], *, noise: Noise) -> tuple[MeasuredBin, ...]:
-    """Energies of bins from runs by shape; how windows scatter is pooled over the shapes, where they tell."""
+    """Energies of bins from runs by shape; how windows scatter is pooled over the shapes, where they tell.
+
+    Each shape counts alike there: those that scatter most may have been metered more often.
+    """
     logs = {shape: [math.log(run.joules_per_request) for run in runs] for shape, runs in by_shape.items()}
-    seen = within(logs.values())
-    window_sd = math.sqrt(seen.variance) if seen.freedom else noise.window.sd
+    variances = [statistics.variance(each) for each in logs.values() if len(each) > 1]
+    window_sd = math.sqrt(statistics.fmean(variances)) if variances else noise.window.sd
     return tuple(
         MeasuredBin(
             input_tokens=shape[0],

@@ -9,7 +9,7 @@ import itertools
 from pytest_llm_energy import session
 from pytest_llm_energy.hardware.catalogue import CPU
 from pytest_llm_energy.hardware.detection import Host
-from pytest_llm_energy.measuring import EngineWork
+from pytest_llm_energy.works import EngineWork
 from pytest_llm_energy.metering.meter import Reading
 
 WATTS = {watts}

@@ -3,11 +3,12 @@ from collections.abc import Sequence
 import pytest
 
 from pytest_llm_energy.errors import MeasurementError, OutOfMemoryError
-from pytest_llm_energy.measuring import Plan, Warmed, Work, around, measure
+from pytest_llm_energy.measuring import Plan, Warmed, measure
 from pytest_llm_energy.metering.meter import Invalid, Meter, Reading, Steady
 from pytest_llm_energy.serving.scenario import Identity, Served
 from pytest_llm_energy.serving.stack import Side
 from pytest_llm_energy.verdicts.measured import Run, counting
+from pytest_llm_energy.works import Work, around
 
 BAD = (Invalid("no-energy", "the counter stood still"),)
 NOISY = (Invalid("foreign-load", "others took half"),)
@@ -241,14 +242,18 @@ def test_engines_that_do_not_fit_together_have_the_device_in_turn(starts: int, b
 
 def test_engines_that_serve_no_more_make_room_for_those_that_do() -> None:
     device: set[str] = set()
-    first, second, other = (Steps(name, [0.5], [], device=device) for name in ("a", "b", "c"))
+    one, other = (Steps(name, [0.5], [], device=device) for name in ("a", "b"))
     other.begin()
     runs: list[Run] = []
-    for work in (first, second):
-        work.meter = ScriptedMeter()
-    plan = Plan(runs=2, window_seconds=1.0)
-    measure([first, second], plan, record=lambda _, run: runs.append(run), say=ignore, beside=[other])
-    assert len(runs) == 4
+    one.meter = ScriptedMeter()
+    measure(
+        [one],
+        Plan(runs=3, window_seconds=1.0),
+        record=lambda _, run: runs.append(run),
+        say=ignore,
+        beside=[one, other],
+    )
+    assert [run.start for run in runs] == ["present a 1"] * 3
 
 
 def test_one_engine_that_does_not_fit_is_an_error() -> None:

@@ -2,6 +2,7 @@
 
 import statistics
 
+import msgspec
 import pytest
 
 from docs.journals import BASELINES
@@ -9,6 +10,8 @@ from pytest_llm_energy import Scenario
 from pytest_llm_energy.hardware.catalogue import GpuSpec, gpu_spec
 from pytest_llm_energy.planning.durations import recorded_batches
 from pytest_llm_energy.planning.roofline import batch_seconds
+from pytest_llm_energy.serving.models import model_named
+from pytest_llm_energy.serving.ways import Decoding
 from pytest_llm_energy.verdicts.baselines import read_baseline
 
 H200 = gpu_spec("h200")
@@ -31,8 +34,9 @@ def recorded() -> dict[Scenario, list[float]]:
         assert baseline is not None
         for case in baseline.cases:
             for identity, seconds in recorded_batches(baseline, case):
-                if seconds and identity.keys() <= KNOWN and identity["decoding"]["strategy"] != "beam":
+                if seconds and identity.keys() <= KNOWN:
                     ways = {name: identity.get(name, False) for name in ("enforce_eager", "torch_compile")}
+                    ways["decoding"] = msgspec.convert(identity["decoding"], type=Decoding)
                     scenario = Scenario(**{name: identity[name] for name in SHAPE}, **ways)
                     found.setdefault(scenario, []).append(seconds)
     return found
@@ -67,3 +71,5 @@ def test_of_experts_those_that_a_batch_is_routed_to_count() -> None:
 def test_what_is_too_little_known_has_no_estimate() -> None:
     unknown = GpuSpec(key="new", family="new", name="New", nvml_names=())
     assert batch_seconds(LLAMA, unknown) is None
+    own = msgspec.structs.replace(model_named("Llama-3.1-8B"), config={"num_key_value_heads": None})
+    assert batch_seconds(LLAMA.replace(model=own), H200) is None
