@@ -4,13 +4,16 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pytest_llm_energy.verdicts.journal import read_journal
+from pytest_llm_energy.verdicts.records import Ended, Ran
 from tests.journals import SimulatedSession
 from tests.plugin.conftest import PLAIN
+from tests.unit.measurements import arm
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,6 +195,21 @@ def test_recorded_times_count_for_as_many_windows_as_there_will_be(suite: pytest
     options = ("-p", "tests.simulated_host", "--energy-costs=earlier.jsonl", "-k", "not else")
     assert collected(suite, *options, "--energy-time-budget=2m") == ["test_sum[h200-2]", "test_sum[h200-4]"]
     assert collected(suite, *options, "--energy-time-budget=2m", "--energy-runs=6") == ["test_sum[h200-4]"]
+
+
+def test_arms_that_were_metered_more_often_than_others_count_no_more(suite: pytest.Pytester) -> None:
+    session = SimulatedSession(suite.path / "earlier.jsonl")
+    runs = {"half": arm("half", [1.0] * 12, seconds=1.0).runs, "whole": arm("whole", [1.0] * 3, seconds=20.0).runs}
+    records = [
+        partial(lambda key, name, run: Ran(key=key, series=0, arm=name, identity=None, run=run), name=name, run=run)
+        for name, of_arm in runs.items()
+        for run in of_arm
+    ]
+    session.other("sums", "sum[1]", *records, lambda key: Ended(key=key, seconds=75.0))
+    options = ("-p", "tests.simulated_host", "--energy-costs=earlier.jsonl", "--energy-runs=2", "--energy-window=1")
+    case = "test_sums.py::test_sum[h200-1]"
+    result = suite.runpytest_subprocess(case, "--collect-only", "-q", "--energy-time-budget=5m", *options)
+    result.stdout.fnmatch_lines(["time budget 5m: 1 of 1 case on h200, about 43s (windows 42s)"])
 
 
 def test_both_stacks_and_every_start_are_counted(suite: pytest.Pytester) -> None:
