@@ -33,7 +33,7 @@ from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.session import GPU_PLAN
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET
-from pytest_llm_energy.verdicts.judge import decide, runs_needed
+from pytest_llm_energy.verdicts.judge import decide
 from pytest_llm_energy.verdicts.noise import Noise, work_of
 from pytest_llm_energy.verdicts.rows import in_reach
 from pytest_llm_energy.verdicts.scatter import Spread
@@ -253,7 +253,7 @@ def settled(intervals: list[Interval], effect: float, looks: tuple[int, ...]) ->
         change = shifted(interval, effect)
         if decide(change, DEFAULT_BUDGET)[0] != "inconclusive":
             return number
-        if not in_reach(runs_needed(change, DEFAULT_BUDGET, runs=runs), runs=runs):
+        if not in_reach(change, DEFAULT_BUDGET, runs=runs, looks=len(looks) - 1 - number):
             return number
     return len(looks) - 1
 

@@ -44,7 +44,7 @@ SESSIONS = (
 
 SAME_STACK = (
     *(f"h200/same-stack-{name}" for name in ("twice", "three-starts", "graphs-and-drafts")),
-    *(f"h200-busy-host/same-stack-{number}" for number in range(1, 15)),
+    *(f"h200-busy-host/same-stack-{number}" for number in range(1, 17)),
 )
 """Journals of a stack measured beside itself."""
 
@@ -57,6 +57,7 @@ UPGRADE = (
     "-tasks-and-drafts",
     "-conversations",
     "-batches-and-engines",
+    "-two-devices",
 )
 """Ends of the names of the journals that measure vLLM 0.20.2 against 0.25.1, each of a part of the suite."""
 

@@ -197,8 +197,8 @@ class EnergyMeter:
             default_budget=self._session.options.default_budget,
         )
         rows = judge(check, series.measured(), conditions)
-        for _ in range(1, check.looks):
-            unknown = unsettled(rows, check.arms)
+        for look in range(1, check.looks):
+            unknown = unsettled(rows, check.arms, looks=check.looks - look)
             if not unknown or not self._session.may_settle(series.seconds_again(unknown)):
                 break
             with self._session.settling():
@@ -351,6 +351,7 @@ class EnergyMeter:
         devices = self.gpu_model.devices
         if not self._session.servers:
             devices = devices[: thing.tensor_parallel_size]
+        stacks = [stack for stack in self._session.options.stacks if stack.serves(thing.engine)]
         return [
             kinds.get(stack.side, EngineWork)(
                 name,
@@ -360,9 +361,9 @@ class EnergyMeter:
                 begin=partial(self._engine, name, served, stack, devices),
                 end=partial(self._session.pool.discard, served, stack.side),
                 say=self._say,
+                probing=partial(self._session.host_speed, threads=served.tensor_parallel_size, stacks=len(stacks)),
             )
-            for stack in self._session.options.stacks
-            if stack.serves(thing.engine)
+            for stack in stacks
             for served in [self._session.as_served(thing, stack.side)]
         ]
 

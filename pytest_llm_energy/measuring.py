@@ -227,5 +227,11 @@ def _warm_up(work: Work, plan: Plan, say: Say) -> int:
 
 def _metered(work: Work, batches: int, number: int, plan: Plan) -> Run:
     work.prepare()
-    reading, served = work.metered(batches, plan.window_seconds)
-    return Run(start=work.start, round=number, reading=reading, served=served)
+    window = work.metered(batches, plan.window_seconds)
+    return Run(
+        start=work.start,
+        round=number,
+        reading=window.reading,
+        served=window.served,
+        host_seconds=window.host_seconds,
+    )

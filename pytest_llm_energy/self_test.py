@@ -10,14 +10,12 @@ from collections.abc import Iterator
 import msgspec
 
 from pytest_llm_energy.errors import EnergyError
-from pytest_llm_energy.metering.meter import Reading
 from pytest_llm_energy.reporting import words
-from pytest_llm_energy.serving.scenario import Served
 from pytest_llm_energy.verdicts.judge import decide
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow, Row
 from pytest_llm_energy.verdicts.statistics import Interval
-from pytest_llm_energy.works import EngineWork
+from pytest_llm_energy.works import EngineWork, MeteredWindow
 
 UNCHANGED, PLANTED = "unchanged", "planted"
 
@@ -47,7 +45,7 @@ class Planted(EngineWork):
 
     increase = 0.0
 
-    def metered(self, batches: int, window_seconds: float) -> tuple[Reading, Served]:
+    def metered(self, batches: int, window_seconds: float) -> MeteredWindow:
         """Meter more batches than are counted, in the proportion that is planted.
 
         Raises:
@@ -57,14 +55,16 @@ class Planted(EngineWork):
         counted = max(batches, math.ceil(1 / self.increase))
         extra = max(1, round(counted * self.increase))
         counted = max(1, round(extra / self.increase))
-        reading, served = super().metered(counted + extra, window_seconds)
+        window = super().metered(counted + extra, window_seconds)
+        served = window.served
         share = counted / (counted + extra)
-        return reading, msgspec.structs.replace(
+        fewer = msgspec.structs.replace(
             served,
             requests=round(served.requests * share),
             input_tokens=round(served.input_tokens * share),
             output_tokens=round(served.output_tokens * share),
         )
+        return window._replace(served=fewer)
 
 
 def statements(levels: list[Row], budget: float) -> Iterator[tuple[ClaimRow, str | None]]:

@@ -19,6 +19,8 @@ from pytest_llm_energy.hardware.server import ServerProcesses, devices_named
 from pytest_llm_energy.hardware.strangers import Kin, Processes, processes_on
 from pytest_llm_energy.measuring import Plan
 from pytest_llm_energy.metering.choice import choose_meter, include
+from pytest_llm_energy.metering.clock import SystemClock
+from pytest_llm_energy.metering.host_speed import HostSpeed
 from pytest_llm_energy.metering.meter import Meter
 from pytest_llm_energy.options import DEFAULT_SETTLE_SECONDS, EnergyConfig
 from pytest_llm_energy.reporting.live import Live
@@ -176,6 +178,18 @@ class EnergySession:
     def _side_by_side(self) -> bool:
         """Whether levels are gated against another stack's."""
         return len(self.options.stacks) > 1 and self.spec.key != "cpu"
+
+    def host_speed(self, engine: Engine, *, threads: int, stacks: int) -> HostSpeed | None:
+        """What probes the host's processors beside an engine's windows; None where no level is one beside another.
+
+        Args:
+            engine: serves in this host's processes.
+            threads: how many of its busiest threads are followed.
+            stacks: how many stacks serve what it does.
+        """
+        if stacks < 2 or not self._side_by_side or engine.endpoint is not None:
+            return None
+        return HostSpeed(partial(tuple, self.kin.here(engine.processes)), SystemClock(), threads=threads)
 
     def may_settle(self, seconds: float) -> bool:
         """Whether so much time is left for that."""

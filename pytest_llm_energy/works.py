@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pytest_llm_energy.errors import MeasurementError
+from pytest_llm_energy.metering.host_speed import HostSpeed
 from pytest_llm_energy.metering.meter import Meter, Reading
 from pytest_llm_energy.serving.pool import Engine
 from pytest_llm_energy.serving.scenario import Identity, Scenario, Served
@@ -17,6 +18,20 @@ LEAST_REQUESTS = 8
 
 GOLDEN = (5**0.5 - 1) / 2
 """Steps by this part of a range fill it evenly."""
+
+
+class MeteredWindow(NamedTuple):
+    """One metered window of a work.
+
+    Attributes:
+        reading: joules.
+        served: requests and tokens.
+        host_seconds: processor time of a fixed loop on the cores that served; None where it was not probed.
+    """
+
+    reading: Reading
+    served: Served
+    host_seconds: float | None = None
 
 
 class Work(Protocol):
@@ -51,22 +66,33 @@ class Work(Protocol):
     def prepare(self) -> None:
         """Make ready what no window should hold."""
 
-    def metered(self, batches: int, window_seconds: float) -> tuple[Reading, Served]:
+    def metered(self, batches: int, window_seconds: float) -> MeteredWindow:
         """Meter a window of it: so many whole batches, or so long where it does not end by itself."""
 
     def run(self, batches: int) -> Served:
         """Run whole batches; the times returned cover exactly this work."""
 
 
-def around(work: Work, batches: int) -> tuple[Reading, Served]:
-    """Meter whole batches, with the devices at rest before and after."""
+def around(work: Work, batches: int, host: HostSpeed | None = None) -> MeteredWindow:
+    """Meter whole batches, with the devices at rest before and after.
+
+    Args:
+        work: what to meter.
+        batches: how many.
+        host: probes the host's processors meanwhile.
+    """
     window = work.meter.open()
     try:
-        served = work.run(batches)
+        if host:
+            host.begin()
+        try:
+            served = work.run(batches)
+        finally:
+            host_seconds = host.end() if host else None
     except BaseException:
         window.abandon()
         raise
-    return window.close(served.started, served.ended), served
+    return MeteredWindow(window.close(served.started, served.ended), served, host_seconds)
 
 
 class EngineWork:
@@ -82,7 +108,20 @@ class EngineWork:
         begin: Callable[[], Engine],
         end: Callable[[], None],
         say: Say,
+        probing: Callable[[Engine], HostSpeed | None] = lambda engine: None,
     ) -> None:
+        """Nothing is started.
+
+        Args:
+            name: of the arm.
+            scenario: what is served.
+            side: of the stack that serves.
+            meter: meters the devices.
+            begin: has the engine started, unless it is there.
+            end: has it ended.
+            say: told what is going on.
+            probing: what probes the host's processors while an engine serves, None where nothing does.
+        """
         self.name = name
         self.side = side
         self.meter = meter
@@ -94,6 +133,8 @@ class EngineWork:
         self._begin = begin
         self._engine: Engine | None = None
         self._say = say
+        self._probing = probing
+        self._host: HostSpeed | None = None
         self._windows = 0
 
     @property
@@ -101,7 +142,7 @@ class EngineWork:
         """Id of the engine start that serves it now."""
         return self._started.start
 
-    def metered(self, batches: int, window_seconds: float) -> tuple[Reading, Served]:
+    def metered(self, batches: int, window_seconds: float) -> MeteredWindow:
         """Meter static batches from rest to rest, and online serving while its batch is full.
 
         Raises:
@@ -109,20 +150,25 @@ class EngineWork:
             MeterError: the devices cannot be read.
         """
         if not self.endless:
-            return around(self, batches)
+            return around(self, batches, self._host)
         self._windows += 1
         try:
             cycle = self._started.serve(self._scenario, self._say)
             # Requests end in turn, and a prompt is worked off at each end: a window shall see its share of them.
             time.sleep(self._windows * GOLDEN % 1 * cycle)
-            steady = self.meter.steady(max(window_seconds, LEAST_REQUESTS * cycle))
+            if self._host:
+                self._host.begin()
+            try:
+                steady = self.meter.steady(max(window_seconds, LEAST_REQUESTS * cycle))
+            finally:
+                host_seconds = self._host.end() if self._host else None
             served = self._started.stop(steady.started, steady.ended, self._say)
         except BaseException:
             self.end()  # or its requests would go on arriving
             raise
         if steady.reading.valid and not served.output_tokens:
             raise MeasurementError(f"{self._scenario}: no token came back in {steady.reading.seconds:.3g} s")
-        return steady.reading, served
+        return MeteredWindow(steady.reading, served, host_seconds)
 
     @property
     def _started(self) -> Engine:
@@ -131,11 +177,15 @@ class EngineWork:
 
     def begin(self) -> None:
         """Have the engine started, unless it is there."""
-        self._engine = self._begin()
+        engine = self._begin()
+        if engine is not self._engine:
+            self._engine, self._host = engine, self._probing(engine)
 
     def prepare(self) -> None:
         """Hand the engine the scenario's batch."""
         self._started.prepare(self._scenario, self._say)
+        if self._host:
+            self._host.prepare()
 
     def run(self, batches: int) -> Served:
         """Serve the scenario's batch; online, requests that keep it full for about as long as a batch takes."""
@@ -171,7 +221,7 @@ class CallableWork:
     def prepare(self) -> None:
         """Nothing to prepare."""
 
-    def metered(self, batches: int, window_seconds: float) -> tuple[Reading, Served]:
+    def metered(self, batches: int, window_seconds: float) -> MeteredWindow:
         """Meter so many calls."""
         return around(self, batches)
 

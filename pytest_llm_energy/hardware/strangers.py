@@ -57,9 +57,14 @@ class Kin:
         own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
         return tuple(pid for pid in psutil.pids() if pid not in own and self._beginning(pid) in self._known)
 
+    def here(self, processes: Iterable[Beginning]) -> tuple[int, ...]:
+        """The ids that processes have here, in no order; those that cannot be seen from here have none."""
+        told = set(processes)
+        return tuple(pid for pid in psutil.pids() if self._beginning(pid) in told)
+
     def sees(self, process: Beginning) -> bool:
         """Whether a process can be seen from here."""
-        return any(self._beginning(pid) == process for pid in psutil.pids())
+        return bool(self.here([process]))
 
     def _beginning(self, pid: int) -> Beginning | None:
         try:

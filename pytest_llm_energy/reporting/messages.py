@@ -96,6 +96,8 @@ def _level(row: LevelRow) -> Iterator[str]:
     yield from continued(f"({why.figures(change.cause, row.unit)})")
     if known := change.cause.at_equal_speed:
         yield from continued(f"at equal speed {words.change(known)}: {why.equal_speed(known)}")
+    if change.at_equal_host:
+        yield from continued(f"{words.change(change.at_equal_host)} at equal speed of the host's processors")
     if change.phases and (where := why.where(change.phases, change)):
         yield from labelled("where", where)
     direction = " (other stack -> this one)" if change.side_by_side and change.stack else ""

@@ -34,6 +34,7 @@ def level_table(rows: Sequence[LevelRow], *, style: str, carbon: CarbonIntensity
             "change": words.change(row.change.joules) if row.change else "",
             "since first": words.change(row.change.drift.joules) if row.change and row.change.drift else "",
             "at equal speed": _at_equal_speed(row),
+            "at equal host": _at_equal_host(row),
             "budget": words.budget(row.budget) if row.verdict != "shown" else "",
             "sees": f">= {row.change.joules.half_width * 100:.1f} %" if row.change else "",
             "why": why.short(row.change) if row.change and row.verdict in CHANGED else "",
@@ -55,6 +56,10 @@ GRAMS = "gCO2e/Mtok"
 def _at_equal_speed(row: LevelRow) -> str:
     known = row.change.cause.at_equal_speed if row.change else None
     return words.change(known) if known else ""
+
+
+def _at_equal_host(row: LevelRow) -> str:
+    return words.change(row.change.at_equal_host) if row.change and row.change.at_equal_host else ""
 
 
 def _against(row: LevelRow) -> str:

@@ -12,6 +12,7 @@ from pytest_llm_energy.serving.scenario import differences
 from pytest_llm_energy.verdicts.baselines import Baseline, Published, samples_of
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET, budget_of
 from pytest_llm_energy.verdicts.causes import Cause
+from pytest_llm_energy.verdicts.equal_host import at_equal_host
 from pytest_llm_energy.verdicts.equal_speed import at_equal_speed
 from pytest_llm_energy.verdicts.estimates import paired
 from pytest_llm_energy.verdicts.journal import Journal
@@ -233,8 +234,10 @@ def _change_against(arm: Arm, conditions: Conditions, *, window: Component | Non
     )
     # Joules that are modelled follow the time by which they are.
     equally_fast = None if arm.estimated else at_equal_speed(pairs, noise=conditions.noise, alpha=alpha)
+    on_equal_host = None if arm.estimated else at_equal_host(pairs, noise=conditions.noise, alpha=alpha)
     return Change(
         joules=joules,
+        at_equal_host=on_equal_host,
         cause=Cause.of(joules, seconds, watts, at_equal_speed=equally_fast),
         reference_joules=math.exp(stats.fmean(math.log(other.joules_per_unit) for _, other in pairs)),
         reference=conditions.against_says,

@@ -64,12 +64,15 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         round: interleaving round; runs of one round belong together.
         reading: joules of the window.
         served: requests and tokens of the window.
+        host_seconds: processor time of a fixed loop on the cores that served, a measure of the host's speed
+            (``metering/host_speed.py``); None where it was not probed.
     """
 
     start: str
     round: int
     reading: Reading
     served: Served
+    host_seconds: float | None = None
 
     @property
     def units(self) -> int:

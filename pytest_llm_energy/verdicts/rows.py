@@ -8,7 +8,7 @@ import msgspec
 from pytest_llm_energy.verdicts.causes import Cause
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.phases import Phases
-from pytest_llm_energy.verdicts.statistics import Interval
+from pytest_llm_energy.verdicts.statistics import Interval, runs_to_tell, with_luck
 
 LevelVerdict = Literal["ok", "improved", "regressed", "inconclusive", "incomparable", "shown"]
 ClaimVerdict = Literal["confirms", "contradicts", "absent", "new", "inconclusive"]
@@ -51,6 +51,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         side_by_side: whether the reference is another stack, measured in turn with this one.
         phases: whether it lies in prefill or in decode; None where that cannot be told, or nothing changed.
         drift: how far the level is from the first blessed session; None where that says nothing more.
+        at_equal_host: the relative change at equal speed of the host's processors; None where that cannot be told.
     """
 
     joules: Interval
@@ -62,6 +63,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     side_by_side: bool = False
     phases: Phases | None = None
     drift: Drift | None = None
+    at_equal_host: Interval | None = None
 
 
 class Loosened(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,9 +154,9 @@ LOOKS = 3
 PATIENT_LOOKS = 5
 """The same where more time was given for that than there is by default."""
 
-REACH = 30
-"""Times the runs that there are; further looks bring four times as many, but three runs tell their own spread so
-roughly that a sharper rule gave up on one regression of 6 % in twenty (``benchmarks/gate_power.py``)."""
+ROUGHLY = 2
+"""How many times more runs than there will be a level may seem to need: three runs tell their own spread so roughly
+that a sharper rule gave up on one regression of 6 % in twenty (``benchmarks/gate_power.py``)."""
 
 DECIDED = frozenset({"ok", "improved", "regressed", "confirms", "contradicts", "absent", "new"})
 FAILING = {
@@ -176,16 +178,29 @@ WORST_FIRST: tuple[Verdict, ...] = (
 )
 
 
-def in_reach(needs: int | None, *, runs: int) -> bool:
-    """Whether as many runs as a level seems to need, after so many, may well come of further looks."""
-    return needs is not None and needs <= REACH * runs
+def in_reach(change: Interval, budget: float, *, runs: int, looks: int) -> bool:
+    """Whether further looks may well decide a level, each with twice the runs of the one before.
+
+    Args:
+        change: of the level, which leaves it open.
+        budget: relative increase that passes.
+        runs: behind it.
+        looks: how many are left.
+    """
+    needs = runs_to_tell(with_luck(change, budget), budget, runs=runs)
+    return needs is not None and needs <= ROUGHLY * runs * 2**looks
 
 
-def unsettled(rows: Sequence[Row], arms: Collection[str]) -> frozenset[str]:
+def unsettled(rows: Sequence[Row], arms: Collection[str], *, looks: int) -> frozenset[str]:
     """Those of the arms of a check by whose runs more of them may well decide what its rows leave open.
 
     A level beside another stack's is a matter of those two alone. A claim is one of all arms, and so is a level
     that a baseline judges: its runs come between those of the other arms, as the baseline's did.
+
+    Args:
+        rows: what is known so far.
+        arms: of the check.
+        looks: how many are left.
     """
     found = set[str]()
     for row in rows:
@@ -193,8 +208,8 @@ def unsettled(rows: Sequence[Row], arms: Collection[str]) -> frozenset[str]:
             continue
         if isinstance(row, ClaimRow):
             return frozenset(arms)
-        if in_reach(row.needs, runs=row.runs):
-            found |= {row.arm} if row.change and row.change.side_by_side else set(arms)
+        if row.change and in_reach(row.change.joules, row.budget, runs=row.runs, looks=looks):
+            found |= {row.arm} if row.change.side_by_side else set(arms)
     return frozenset(found)
 
 

@@ -12,6 +12,13 @@ from pytest_llm_energy.verdicts.scatter import Spread, weighed, within
 ALPHA = 0.01
 """Chance, per bound, that a bound excludes the truth; intervals therefore hold 98 % of the time."""
 
+LUCK = 1 / 3
+"""Part of a half width that is about a standard error."""
+
+TELLING = 10
+"""Degrees of freedom from which on pairs tell by themselves how windows scatter. By then what is known of others
+does not make an interval narrower, and it is of other hosts, and of windows of other lengths."""
+
 KNOWN = math.inf
 """Degrees of freedom of a variance that is given, not estimated."""
 
@@ -190,14 +197,14 @@ def ratio(
 def _within(logs: Sequence[Sequence[float]], window: Component | None) -> Spread:
     """Variance of a mean of blocks' means that comes from within blocks.
 
-    Where that of a window elsewhere is given, the two are weighed by their degrees of freedom: three pairs alone
-    have two, and an interval of theirs is seven standard errors wide to either side.
+    Where that of a window elsewhere is given, and pairs are few, the two are weighed by their degrees of freedom:
+    three pairs alone have two, and an interval of theirs is seven standard errors wide to either side.
     """
     seen = within(logs)
     if not seen.freedom:  # one value a block: what is within cannot be told from what is between
         means = [block[0] for block in logs]
         return Spread(_variance_of_mean(means), len(means) - 1)
-    if window is not None:
+    if window is not None and seen.freedom < TELLING:
         seen = weighed(_of_pair(window), seen)
     return Spread(seen.variance * sum(1 / len(block) for block in logs) / len(logs) ** 2, seen.freedom)
 
@@ -280,6 +287,16 @@ def runs_to_tell(interval: Interval, border: float, *, runs: int) -> int | None:
     return max(runs + 1, math.ceil(runs * max(0.0, half**2 - fixed**2) / (distance**2 - fixed**2)))
 
 
+def with_luck(interval: Interval, border: float) -> Interval:
+    """The same where the truth is about a standard error farther from a border than the estimate."""
+    half = (math.log1p(interval.high) - math.log1p(interval.low)) / 2 if interval.low > -1 else math.inf
+    if not math.isfinite(half):
+        return interval
+    factor = math.exp(half * LUCK if interval.value > border else -half * LUCK)
+    value, low, high = ((1 + x) * factor - 1 for x in (interval.value, interval.low, interval.high))
+    return Interval(value, low, high, interval.fixed)
+
+
 def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
     """Slope of log y over log x: 1 for proportional growth, 0 for none."""
     return statistics.linear_regression([math.log(x) for x in xs], [math.log(y) for y in ys]).slope
@@ -304,7 +321,11 @@ def _variance_of_mean(values: Sequence[float]) -> float:
 
 
 def _relative(log_value: float, parts: Sequence[tuple[float, float]], alpha: float) -> Interval:
-    logs = around(log_value, parts, alpha)
+    return relative(around(log_value, parts, alpha))
+
+
+def relative(logs: Interval) -> Interval:
+    """The relative difference that a difference of logs is."""
     return Interval(*(_expm1(x) for x in (logs.value, logs.low, logs.high, logs.fixed)))
 
 

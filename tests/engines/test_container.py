@@ -57,6 +57,7 @@ def test_its_processes_are_known_for_ours_and_end_with_it(prefix: list[str]) -> 
     engine = pool.engine(TINY, (), ignore, stack=Stack(pythons={"transformers": tuple(prefix)}))
     assert engine.run(TINY, 2, ignore).output_tokens == 12
     inside = kin.apart()
+    assert sorted(kin.here(engine.processes)) == sorted(inside)
     assert engine.processes[0][0] == 1  # as it sees itself
     assert inside
     assert not set(inside) & before

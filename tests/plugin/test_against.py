@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pytest_llm_energy import Scenario
+from pytest_llm_energy.verdicts.journal import read_journal
 from tests.journals import SimulatedSession
 from tests.plugin.conftest import Project
 
@@ -42,6 +43,31 @@ def test_two_interpreters_with_other_versions_are_measured_in_turn(pytester: pyt
     assert text.count('"record":"ran"') >= 4
     again = pytester.runpytest_subprocess("--energy-replay=run.jsonl", "--energy-gate=off")
     again.stdout.fnmatch_lines([line for line in expected if not line.startswith("engines")])
+
+
+PROBING = """
+import pytest
+from pytest_llm_energy.session import EnergySession
+
+@pytest.fixture(autouse=True)
+def gated(monkeypatch):
+    # Levels of a processor are not gated beside another stack's; those of a GPU are.
+    monkeypatch.setattr(EnergySession, "_side_by_side", True)
+"""
+
+
+def test_the_speed_of_the_host_is_probed_beside_each_window_of_two_stacks(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(PROBING)
+    pytester.makepyfile(test_batching=ENERGY_TEST)
+    longer = ("--energy-window=1.5", "--energy-settle=0")
+    result = pytester.runpytest_subprocess(*QUICK, *longer, f"--energy-against=transformers={sys.executable}")
+    assert result.ret == 0
+    journal = read_journal(pytester.path / "run.jsonl")
+    (check,) = journal.measurements
+    (level,) = journal.measured(check).arms
+    probed = [run.host_seconds for run in (*level.runs, *level.against)]
+    assert len(probed) == 4
+    assert all(seconds is not None and 0 < seconds < 0.1 for seconds in probed)
 
 
 def test_the_other_side_needs_nothing_of_ours_not_even_this_folder(pytester: pytest.Pytester) -> None:

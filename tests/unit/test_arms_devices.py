@@ -28,6 +28,7 @@ def test_an_arm_is_charged_for_its_own_devices_and_a_server_for_all_it_runs_on(
     scenario: Scenario, endpoint: str | None, metered: list[str]
 ) -> None:
     session: Any = SimpleNamespace(
+        host_speed=lambda engine, **_: None,
         servers={"present": endpoint} if endpoint else {},
         options=SimpleNamespace(stacks=(Stack(endpoint=endpoint),)),
         meter=lambda devices: SimpleNamespace(uuids=[device.uuid for device in devices]),

@@ -6,6 +6,8 @@ import pytest
 from pytest_llm_energy import costs, saves
 from pytest_llm_energy.errors import BaselineError, MeasurementError
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
+from pytest_llm_energy.reporting.messages import failure
+from pytest_llm_energy.reporting.tables import level_table
 from pytest_llm_energy.verdicts.baselines import Baseline, BaselineCase, Published, Samples, Session, read_published
 from pytest_llm_energy.verdicts.claims import Claim
 from pytest_llm_energy.verdicts.judge import Conditions, decide, judge, runs_needed
@@ -119,6 +121,29 @@ def test_stacks_side_by_side_on_a_gpu_are_judged_with_what_is_known_of_its_windo
     assert on_gpu is not None
     assert on_cpu is not None
     assert on_gpu.joules.half_width < on_cpu.joules.half_width
+
+
+@pytest.mark.parametrize("probed", [True, False])
+def test_a_level_beside_another_stack_says_what_it_is_at_equal_speed_of_the_host_where_that_was_probed(
+    probed: bool,
+) -> None:
+    slow = [(1 + (7 * i % 13) / 13, 1 + (5 * i % 13) / 13) for i in range(12)]
+    sides = [
+        tuple(
+            msgspec.structs.replace(run, host_seconds=1e-4 * pair[side] if probed else None)
+            for run, pair in zip(arm("arm", [level * pair[side] for pair in slow]).runs, slow, strict=True)
+        )
+        for side, level in enumerate((1.1, 1.0))
+    ]
+    row = level_of(msgspec.structs.replace(arm("arm", [1.0]), runs=sides[0], against=sides[1]), None)
+    assert row.change is not None
+    assert row.verdict == "inconclusive"
+    assert row.change.joules.half_width > 0.1
+    assert (row.change.at_equal_host is not None) == probed
+    assert ("at equal host" in level_table([row], style="simple")) == probed
+    assert ("at equal speed of the host's processors" in failure([row])) == probed
+    if row.change.at_equal_host:
+        assert row.change.at_equal_host.value == pytest.approx(0.1)
 
 
 def test_a_change_is_split_into_time_and_power_and_names_the_stack() -> None:

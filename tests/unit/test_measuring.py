@@ -8,7 +8,7 @@ from pytest_llm_energy.metering.meter import Invalid, Meter, Reading, Steady
 from pytest_llm_energy.serving.scenario import Identity, Served
 from pytest_llm_energy.serving.stack import Side
 from pytest_llm_energy.verdicts.measured import Run, counting
-from pytest_llm_energy.works import Work, around
+from pytest_llm_energy.works import MeteredWindow, Work, around
 
 BAD = (Invalid("no-energy", "the counter stood still"),)
 NOISY = (Invalid("foreign-load", "others took half"),)
@@ -99,7 +99,7 @@ class Steps:
     def prepare(self) -> None:
         pass
 
-    def metered(self, batches: int, window_seconds: float) -> tuple[Reading, Served]:
+    def metered(self, batches: int, window_seconds: float) -> MeteredWindow:
         return around(self, batches)
 
     def run(self, batches: int) -> Served:
@@ -266,9 +266,9 @@ class Endless(Steps):
 
     endless = True
 
-    def metered(self, batches: int, window_seconds: float) -> tuple[Reading, Served]:
+    def metered(self, batches: int, window_seconds: float) -> MeteredWindow:
         steady = self.meter.steady(window_seconds)
-        return steady.reading, Served(started=steady.started, ended=steady.ended, requests=batches)
+        return MeteredWindow(steady.reading, Served(started=steady.started, ended=steady.ended, requests=batches))
 
 
 def test_work_that_does_not_end_is_metered_for_as_long_as_a_window_however_short_its_batches() -> None:

@@ -1,0 +1,90 @@
+"""How fast the processors of a busy host were, and how much of what scatters there that is."""
+
+import csv
+import gzip
+import math
+import statistics
+from bisect import bisect
+from typing import NamedTuple
+
+from tabulate import tabulate
+
+from docs.journals import MEASUREMENTS, fenced, read
+
+LEAST_WINDOWS = 24
+"""Of fewer windows a correlation says little."""
+
+
+class Look(NamedTuple):
+    """Half a second of a host.
+
+    Attributes:
+        at: its end, on the clock of the journal.
+        engine_core: where the thread that ran most was last, None when none ran.
+        microseconds: what a fixed loop took on each core, where it was run there.
+    """
+
+    at: float
+    engine_core: int | None
+    microseconds: dict[int, int]
+
+
+def looks(name: str) -> list[Look]:
+    """What was seen beside a journal, in order."""
+    with gzip.open(MEASUREMENTS / f"{name}-processors.tsv.gz", "rt") as file:
+        _, *lines = csv.reader(file, delimiter="\t")
+    return [
+        Look(
+            at=float(at),
+            engine_core=int(core) if core else None,
+            microseconds={number: int(took) for number, took in enumerate(each) if took},
+        )
+        for at, core, *each in lines
+    ]
+
+
+def processors(name: str) -> str:
+    """How long a fixed loop took on the cores of a host, and how windows of the journal follow that."""
+    seen = looks(name)
+    moments = [look.at for look in seen]
+    took = sorted(one for look in seen for one in look.microseconds.values())
+    low, median, high = (took[len(took) * share // 100] for share in (10, 50, 90))
+    rows = []
+    journal = read(name)
+    for check in journal.measurements:
+        for arm in journal.measured(check).arms:
+            windows: list[tuple[float, float]] = []
+            for run in (*arm.runs, *arm.against):
+                of_window = seen[bisect(moments, run.served.started) : bisect(moments, run.served.ended) + 1]
+                core = [
+                    look.microseconds[look.engine_core]
+                    for look in of_window
+                    if look.engine_core is not None and look.engine_core in look.microseconds
+                ]
+                if core:
+                    windows.append((math.log(statistics.harmonic_mean(core)), math.log(run.joules_per_unit)))
+            if len(windows) < LEAST_WINDOWS:
+                continue
+            loops, joules = zip(*windows, strict=True)
+            line = statistics.linear_regression(loops, joules)
+            beside = [j - line.slope * loop for loop, j in windows]
+            rows.append(
+                [
+                    check.key.finding,
+                    check.key.case.partition("[")[0].replace("_", " "),
+                    arm.name,
+                    len(windows),
+                    f"{statistics.stdev(joules):.1%}",
+                    f"{statistics.correlation(loops, joules):.2f}",
+                    f"{statistics.stdev(beside):.1%}",
+                ]
+            )
+    headers = ["finding", "case", "arm", "windows", "J/token scatters", "correlation", "beside a line"]
+    return fenced(
+        [
+            f"a fixed loop on one of {len(seen[0].microseconds)} cores, processor time: {median} us at the median, "
+            f"10 % below {low} us, 10 % above {high} us",
+            "",
+            tabulate(rows, headers, disable_numparse=True),
+        ]
+    )
