@@ -35,7 +35,7 @@ def test_two_interpreters_with_other_versions_are_measured_in_turn(pytester: pyt
         f"against transformers: {OTHER}",
         "which differs in: *transformers: 5.* -> 5.*",
         "finding *reference  change *",
-        "batching *mJ * 2 *mJ * % [[]*[]]*shown",
+        "batching *J * 2 *J * % [[]*[]]*shown",
     ]
     result.stdout.fnmatch_lines(expected)
     text = (pytester.path / "run.jsonl").read_text()
