@@ -21,7 +21,7 @@ LEAST_PROBES = 10
 """Fewer are of less than 0.2 s of a window, and say little of the rest of it."""
 
 SCAN_SECONDS = 1.0
-"""Threads of the processes are looked at so often: 25 us each, 5 ms for 200 of them (two cores, Linux 6.18)."""
+"""Threads of the processes are looked at so often: 25 to 75 us each (two cores, idle and busy, Linux 6.18)."""
 
 EARLY_SCAN_SECONDS = 0.2
 """After a window's first scan, while nobody is known, when a thread has gone: 20 of the kernel's ticks will do."""

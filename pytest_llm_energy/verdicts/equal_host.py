@@ -16,7 +16,7 @@ def at_equal_host(pairs: Pairs, *, noise: Noise, alpha: float = ALPHA) -> Interv
     """Relative difference of joules per unit, had the processors been equally fast for the two runs of each pair.
 
     How fast they are is probed beside each window, by something that no stack serves with (``HostSpeed``). So
-    unlike the seconds that a window takes it tells of the host alone, and a stack that keeps its GPU waiting for
+    unlike the seconds that a window takes it tells of the host, and a stack that keeps its GPU waiting for
     longer is as much hungrier here as in the whole change.
 
     It is told and not judged by. That the probes differ between the stacks by no more than chance does not show
