@@ -44,6 +44,7 @@ def pytest_configure():
 
 SUITE = """
 import itertools
+import time
 from conftest import Meter
 from pytest_llm_energy import saves
 
@@ -186,9 +187,10 @@ def test_a_settled_verdict_takes_no_more_time_though_its_interval_is_wider(host:
 
 @pytest.mark.parametrize(("seconds", "most"), [(1.0, 3), (3.4, 6)])
 def test_what_there_is_not_enough_time_for_is_not_begun(host: pytest.Pytester, seconds: float, most: int) -> None:
-    host.makepyfile(test_spending=SUITE.format(scatter="1.3, 0.7"))
     # Three more windows of two arms take 1.2 s at least, and six 2.4 s.
-    options = ("--energy-window=0.2", f"--energy-settle={seconds}", "--energy-journal=run.jsonl")
+    slow = SUITE.replace("Meter.spent += joules", "time.sleep(0.2); Meter.spent += joules")
+    host.makepyfile(test_spending=slow.format(scatter="1.3, 0.7"))
+    options = (f"--energy-settle={seconds}", "--energy-journal=run.jsonl")
     result = host.runpytest_subprocess(*OPTIONS, *options)
     assert result.ret == 5
     assert runs(host) == (most, 3)
