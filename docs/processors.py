@@ -5,11 +5,13 @@ import gzip
 import math
 import statistics
 from bisect import bisect
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from tabulate import tabulate
 
 from docs.journals import MEASUREMENTS, fenced, read
+from pytest_llm_energy.verdicts.measured import Run
 
 LEAST_WINDOWS = 24
 """Of fewer windows a correlation says little."""
@@ -49,42 +51,58 @@ def processors(name: str) -> str:
     moments = [look.at for look in seen]
     took = sorted(one for look in seen for one in look.microseconds.values())
     low, median, high = (took[len(took) * share // 100] for share in (10, 50, 90))
-    rows = []
-    journal = read(name)
-    for check in journal.measurements:
-        for arm in journal.measured(check).arms:
-            windows: list[tuple[float, float]] = []
-            for run in (*arm.runs, *arm.against):
-                of_window = seen[bisect(moments, run.served.started) : bisect(moments, run.served.ended) + 1]
-                core = [
-                    look.microseconds[look.engine_core]
-                    for look in of_window
-                    if look.engine_core is not None and look.engine_core in look.microseconds
-                ]
-                if core:
-                    windows.append((math.log(statistics.harmonic_mean(core)), math.log(run.joules_per_unit)))
-            if len(windows) < LEAST_WINDOWS:
-                continue
-            loops, joules = zip(*windows, strict=True)
-            line = statistics.linear_regression(loops, joules)
-            beside = [j - line.slope * loop for loop, j in windows]
-            rows.append(
-                [
-                    check.key.finding,
-                    check.key.case.partition("[")[0].replace("_", " "),
-                    arm.name,
-                    len(windows),
-                    f"{statistics.stdev(joules):.1%}",
-                    f"{statistics.correlation(loops, joules):.2f}",
-                    f"{statistics.stdev(beside):.1%}",
-                ]
-            )
-    headers = ["finding", "case", "arm", "windows", "J/token scatters", "correlation", "beside a line"]
+
+    def core(run: Run) -> float | None:
+        of_window = seen[bisect(moments, run.served.started) : bisect(moments, run.served.ended) + 1]
+        found = [
+            look.microseconds[look.engine_core]
+            for look in of_window
+            if look.engine_core is not None and look.engine_core in look.microseconds
+        ]
+        return statistics.harmonic_mean(found) if found else None
+
     return fenced(
         [
             f"a fixed loop on one of {len(seen[0].microseconds)} cores, processor time: {median} us at the median, "
             f"10 % below {low} us, 10 % above {high} us",
             "",
-            tabulate(rows, headers, disable_numparse=True),
+            _followed([name], core),
         ]
     )
+
+
+def probes(*names: str) -> str:
+    """How windows of journals follow what was probed beside each."""
+    return fenced([_followed(names, lambda run: run.host.loop_seconds if run.host else None)])
+
+
+def _followed(names: Iterable[str], loop_of: Callable[[Run], float | None]) -> str:
+    """How joules per token of each arm's windows follow how long a loop took, where that was seen in enough."""
+    rows = []
+    for name in names:
+        journal = read(name)
+        for check in journal.measurements:
+            for arm in journal.measured(check).arms:
+                windows = [
+                    (math.log(loop), math.log(run.joules_per_unit))
+                    for run in (*arm.runs, *arm.against)
+                    if (loop := loop_of(run))
+                ]
+                if len(windows) < LEAST_WINDOWS:
+                    continue
+                loops, joules = zip(*windows, strict=True)
+                line = statistics.linear_regression(loops, joules)
+                beside = [j - line.slope * loop for loop, j in windows]
+                rows.append(
+                    [
+                        check.key.finding,
+                        check.key.case.partition("[")[0].replace("_", " "),
+                        arm.name,
+                        len(windows),
+                        f"{statistics.stdev(joules):.1%}",
+                        f"{statistics.correlation(loops, joules):.2f}",
+                        f"{statistics.stdev(beside):.1%}",
+                    ]
+                )
+    headers = ["finding", "case", "arm", "windows", "J/token scatters", "correlation", "beside a line"]
+    return str(tabulate(rows, headers, disable_numparse=True))

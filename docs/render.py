@@ -18,7 +18,8 @@ from tabulate import tabulate
 from benchmarks import accuracy_report, power_report, time_to_verdict, trace_binning
 from docs import findings, h200, left_out, workloads
 from docs.journals import BASELINES, MEASUREMENTS, ROOT, fenced
-from docs.processors import processors
+from docs.processors import probes, processors
+from docs.starts import host_starts
 from pytest_llm_energy import Scenario
 from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.messages import failure
@@ -53,6 +54,9 @@ H200_PARTS: dict[str, Callable[[], str]] = {
     "h200-same-rest": partial(h200.against, *(f"same-stack-{n}" for n in range(11, 15)), folder="h200-busy-host"),
     "h200-same-patient": partial(h200.against, *(f"same-stack-{n}" for n in (15, 16)), folder="h200-busy-host"),
     "h200-processors": partial(processors, "h200-busy-host/same-stack-15"),
+    "h200-probes": partial(probes, *(f"h200-busy-host/same-stack-{n}" for n in (17, 18))),
+    "h200-probed": partial(h200.against, *(f"same-stack-{n}" for n in (17, 18)), folder="h200-busy-host"),
+    "h200-host-starts": partial(host_starts, *h200.SAME_STACK),
     "h200-waiting": partial(h200.waiting, *(f"same-stack-{n}" for n in range(5, 11)), folder="h200-busy-host"),
     "h200-equal-speed": partial(h200.at_equal_speed, *h200.SAME_STACK),
     "h200-eager": partial(h200.against, "eager-against-graphs"),

@@ -14,6 +14,9 @@ from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run, cou
 from pytest_llm_energy.verdicts.records import Ran
 from pytest_llm_energy.works import Say, Work
 
+WARMING = 2
+"""Windows, about, that warming an arm up on a new engine takes."""
+
 
 @dataclass(kw_only=True)
 class ArmRuns:
@@ -44,14 +47,16 @@ class ArmRuns:
     _warmed: Warmed = field(default_factory=dict)
     _shortest: dict[tuple[str, Side], float] = field(default_factory=dict)
     _restarting: float = 0.0
+    _in_turn: bool = False
 
-    def meter(self, plan: Plan, say: Say, *, only: Collection[str] | None = None) -> None:
+    def meter(self, plan: Plan, say: Say, *, only: Collection[str] | None = None, anew: bool = False) -> None:
         """Meter arms as the plan says, after what has been metered.
 
         Args:
             plan: how much.
             say: told what is going on.
             only: the arms; None for all. The others have no runs in these rounds.
+            anew: whether engines that are there are started again first.
 
         Raises:
             EngineError: an engine failed.
@@ -80,7 +85,16 @@ class ArmRuns:
 
         try:
             chosen = [work for work in self.works if only is None or work.name in only]
-            measure(chosen, plan, record=record, say=say, first=self.rounds, warmed=self._warmed, beside=self.works)
+            measure(
+                chosen,
+                plan,
+                record=record,
+                say=say,
+                first=self.rounds,
+                warmed=self._warmed,
+                beside=self.works,
+                anew=anew,
+            )
         except MeasurementError:
             raise
         except BaseException:
@@ -91,20 +105,39 @@ class ArmRuns:
         self.rounds += max(plan.runs, plan.starts)
         new = {of: runs[counts[of] :] for of, runs in self._runs.items()}
         restarted = any(len({run.start for run in runs}) > 1 for runs in new.values())
-        metering = math.fsum(len(runs) * self._shortest[of] for of, runs in new.items())
-        self._restarting = time.monotonic() - begun - metering if restarted else 0.0
+        self._in_turn = restarted and plan.starts == 1
+        if not anew:
+            metering = math.fsum(len(runs) * self._shortest[of] for of, runs in new.items())
+            self._restarting = time.monotonic() - begun - metering if restarted else 0.0
 
     def rounds_of(self, arms: Collection[str]) -> int:
         """Rounds in which each of these arms has a run."""
         return len(set.intersection(*({run.round for run in self._runs[name, "present"]} for name in arms)))
 
-    def seconds_again(self, arms: Collection[str]) -> float:
-        """About what ``meter_again`` takes of these arms: windows, and engine starts if the last ones had some."""
+    def startable(self, arms: Collection[str]) -> bool:
+        """Whether these arms have engines that can be started again, and are not whenever they are metered."""
         chosen = [work for work in self.works if work.name in arms]
-        windows = self.rounds_of(arms) * math.fsum(self._shortest[work.name, work.side] for work in chosen)
-        return windows + self._restarting
+        return not self._in_turn and all(work.starting_seconds is not None for work in chosen)
 
-    def meter_again(self, plan: Plan, say: Say, *, why: str, only: Collection[str] | None = None) -> None:
+    def seconds_again(self, arms: Collection[str], *, anew: bool = False) -> float:
+        """About what ``meter_again`` takes of these arms: windows, and engine starts if the last ones had some.
+
+        Args:
+            arms: their names; none take no time.
+            anew: whether on as many further engine starts.
+        """
+        if not arms:
+            return 0.0
+        chosen = [work for work in self.works if work.name in arms]
+        one = math.fsum(self._shortest[work.name, work.side] for work in chosen)
+        if not anew:
+            return self.rounds_of(arms) * one + self._restarting
+        starting = math.fsum({work.place: work.starting_seconds or 0.0 for work in chosen}.values())
+        return self.rounds_of(arms) * one + self._starts_of(arms) * (starting + WARMING * one)
+
+    def meter_again(
+        self, plan: Plan, say: Say, *, why: str, only: Collection[str] | None = None, anew: bool = False
+    ) -> None:
         """Meter arms as often again as they have been, in rounds that all of them have, for a reason that is said.
 
         Args:
@@ -112,6 +145,7 @@ class ArmRuns:
             say: told what is going on.
             why: the reason.
             only: the arms; None for all.
+            anew: whether on as many further engine starts as there have been.
 
         Raises:
             EngineError: an engine failed.
@@ -121,8 +155,14 @@ class ArmRuns:
         arms = self.identities.keys() if only is None else only
         names = "an arm" if len(arms) == len(self.identities) else f"of {', '.join(sorted(arms))}"
         runs = self.rounds_of(arms)
-        say(f"{why} by {runs} runs {names}: as many again")
-        self.meter(replace(plan, runs=runs), say, only=arms)
+        if not anew:
+            say(f"{why} by {runs} runs {names}: as many again")
+            self.meter(replace(plan, runs=runs), say, only=arms)
+            return
+        starts = self._starts_of(arms)
+        on = "a new engine start" if starts == 1 else f"{starts} new engine starts"
+        say(f"{why} by {runs} runs {names}: as many again on {on}")
+        self.meter(replace(plan, runs=runs, starts=starts), say, only=arms, anew=True)
 
     def measured(self) -> Measured:
         """What has been measured so far, in whole rounds."""
@@ -136,6 +176,10 @@ class ArmRuns:
             for name, identity in self.identities.items()
         )
         return Measured(key=self.key, series=self.number, arms=arms, control=self.control)
+
+    def _starts_of(self, arms: Collection[str]) -> int:
+        """Engine starts a side, of the arm that has had the most."""
+        return max(len({run.start for run in runs}) for (name, _), runs in self._runs.items() if name in arms)
 
     def _counting(self, name: str, side: Side) -> tuple[Run, ...]:
         return counting(run for run in self._runs.get((name, side), ()) if run.round < self.rounds)

@@ -1,7 +1,6 @@
 """What energy tests are given: the accelerator, and the meter that measures and judges on it."""
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,13 +21,14 @@ from pytest_llm_energy.serving.pool import Engine
 from pytest_llm_energy.serving.scenario import Scenario, distinct_names
 from pytest_llm_energy.serving.stack import Side, Stack
 from pytest_llm_energy.session import EnergySession
+from pytest_llm_energy.settling import metered_on, warn_that_it_stands
 from pytest_llm_energy.verdicts.baselines import Baseline, Published
 from pytest_llm_energy.verdicts.claims import Claim
 from pytest_llm_energy.verdicts.judge import Conditions, judge, judge_recorded
 from pytest_llm_energy.verdicts.measured import CaseKey, Measured, Metered
 from pytest_llm_energy.verdicts.noise import Noise
 from pytest_llm_energy.verdicts.records import Checked, Ended, Ran, Troubled, Windowed
-from pytest_llm_energy.verdicts.rows import LOOKS, Row, failing, levels_judged, unsettled
+from pytest_llm_energy.verdicts.rows import LOOKS, Row, failing, levels_judged
 from pytest_llm_energy.window_reading import WindowReading
 from pytest_llm_energy.works import CallableWork, EngineWork, Work
 
@@ -198,19 +198,15 @@ class EnergyMeter:
         )
         rows = judge(check, series.measured(), conditions)
         for look in range(1, check.looks):
-            unknown = unsettled(rows, check.arms, looks=check.looks - look)
-            if not unknown or not self._session.may_settle(series.seconds_again(unknown)):
+            looks = check.looks - look
+            if not metered_on(series, rows, arms=check.arms, looks=looks, session=self._session, say=self._say):
                 break
-            with self._session.settling():
-                series.meter_again(self._session.plan, self._say, why="not settled", only=unknown)
             rows = judge(check, series.measured(), conditions)
         if self._session.confirms and not series.repeated and failing(rows, "on"):
             try:
                 series.meter_again(self._session.plan, self._say, why="would fail")
             except EnergyError as error:
-                with warnings.catch_warnings():  # what has been measured stands, also where warnings are errors
-                    warnings.simplefilter("always")
-                    warnings.warn(f"{self._key} fails, and could not be metered again: {error}", stacklevel=2)
+                warn_that_it_stands(f"{self._key} fails, and could not be metered again: {error}")
             else:
                 rows = judge(check, series.measured(), conditions)
         self._session.record(msgspec.structs.replace(check, rounds=series.rounds))

@@ -57,6 +57,7 @@ def measure(
     first: int = 0,
     warmed: Warmed | None = None,
     beside: Sequence[Work] = (),
+    anew: bool = False,
 ) -> None:
     """Meter every work ``plan.runs`` times, interleaved: A B, B A, A B, ...
 
@@ -73,6 +74,7 @@ def measure(
         warmed: what those found; a work whose engine has served on since is not warmed up again. What this call
             finds is put there.
         beside: others whose engines may be there and end with theirs, so that there is room.
+        anew: whether engines that are there are started again, as they are for a plan of several starts.
 
     Raises:
         MeasurementError: an arm's readings stay invalid.
@@ -89,8 +91,8 @@ def measure(
         warmed[work.name, work.side] = work.start, fills
         batches[work.name] = max(fills, batches.get(work.name, 0))
 
-    if first and plan.starts > 1:
-        _end([*works, *beside])  # each start has as many runs as any other
+    if first and (anew or plan.starts > 1):
+        _end(works)  # each start has as many runs as any other
     for group, rounds in _blocks(works, plan, warm, say, beside=beside):
         for number in (first + each for each in rounds):
             for work in group if number % 2 == 0 else reversed(group):
@@ -233,5 +235,5 @@ def _metered(work: Work, batches: int, number: int, plan: Plan) -> Run:
         round=number,
         reading=window.reading,
         served=window.served,
-        host_seconds=window.host_seconds,
+        host=window.host,
     )

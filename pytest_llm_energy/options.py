@@ -221,7 +221,8 @@ def add_options(parser: pytest.Parser) -> None:
         type=_not_negative,
         metavar="SECONDS",
         help="time, over all tests of a process, to meter twice and four times as many windows where a verdict is "
-        f"open, up to sixteen times where it is more than {DEFAULT_SETTLE_SECONDS:g}; intervals are then a little "
+        f"open, up to sixteen times where it is more than {DEFAULT_SETTLE_SECONDS:g}, and on new engine starts "
+        "where those leave two stacks' difference open; intervals are then a little "
         "wider, since each check may be judged three (five) times (default: "
         f"{DEFAULT_SETTLE_SECONDS:g} for two stacks on a GPU; else only what would fail is metered again, which 0 "
         "leaves out)",

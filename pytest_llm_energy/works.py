@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from pytest_llm_energy.errors import MeasurementError
-from pytest_llm_energy.metering.host_speed import HostSpeed
+from pytest_llm_energy.metering.host_speed import Host, HostSpeed
 from pytest_llm_energy.metering.meter import Meter, Reading
 from pytest_llm_energy.serving.pool import Engine
 from pytest_llm_energy.serving.scenario import Identity, Scenario, Served
@@ -26,12 +26,12 @@ class MeteredWindow(NamedTuple):
     Attributes:
         reading: joules.
         served: requests and tokens.
-        host_seconds: processor time of a fixed loop on the cores that served; None where it was not probed.
+        host: its processors meanwhile; None where they were not probed.
     """
 
     reading: Reading
     served: Served
-    host_seconds: float | None = None
+    host: Host | None = None
 
 
 class Work(Protocol):
@@ -44,6 +44,7 @@ class Work(Protocol):
         meter: meters the devices it runs on.
         place: equal for works that one engine start serves.
         endless: whether it goes on until it is stopped, rather than for so many batches.
+        starting_seconds: what the start of its engine took; None where it has none that could be started again.
     """
 
     name: str
@@ -56,6 +57,10 @@ class Work(Protocol):
     @property
     def start(self) -> str:
         """Id of the engine start that serves it now."""
+
+    @property
+    def starting_seconds(self) -> float | None:
+        """What the start of its engine took."""
 
     def begin(self) -> None:
         """Have an engine started, unless one is there."""
@@ -88,11 +93,11 @@ def around(work: Work, batches: int, host: HostSpeed | None = None) -> MeteredWi
         try:
             served = work.run(batches)
         finally:
-            host_seconds = host.end() if host else None
+            seen = host.end() if host else None
     except BaseException:
         window.abandon()
         raise
-    return MeteredWindow(window.close(served.started, served.ended), served, host_seconds)
+    return MeteredWindow(window.close(served.started, served.ended), served, seen)
 
 
 class EngineWork:
@@ -142,6 +147,11 @@ class EngineWork:
         """Id of the engine start that serves it now."""
         return self._started.start
 
+    @property
+    def starting_seconds(self) -> float | None:
+        """What the start of its engine took; None for a server that runs."""
+        return None if self._started.endpoint else self._started.load_seconds
+
     def metered(self, batches: int, window_seconds: float) -> MeteredWindow:
         """Meter static batches from rest to rest, and online serving while its batch is full.
 
@@ -161,14 +171,14 @@ class EngineWork:
             try:
                 steady = self.meter.steady(max(window_seconds, LEAST_REQUESTS * cycle))
             finally:
-                host_seconds = self._host.end() if self._host else None
+                seen = self._host.end() if self._host else None
             served = self._started.stop(steady.started, steady.ended, self._say)
         except BaseException:
             self.end()  # or its requests would go on arriving
             raise
         if steady.reading.valid and not served.output_tokens:
             raise MeasurementError(f"{self._scenario}: no token came back in {steady.reading.seconds:.3g} s")
-        return MeteredWindow(steady.reading, served, host_seconds)
+        return MeteredWindow(steady.reading, served, seen)
 
     @property
     def _started(self) -> Engine:
@@ -205,6 +215,7 @@ class CallableWork:
     place = "in-process"
     endless = False
     side: Side = "present"
+    starting_seconds = None
 
     def __init__(self, name: str, function: Callable[[], object], *, meter: Meter) -> None:
         self.name = name

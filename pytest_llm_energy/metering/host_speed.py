@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from pytest_llm_energy.metering.clock import Clock
 
 PERIOD_SECONDS = 0.02
@@ -26,8 +28,25 @@ SCAN_SECONDS = 1.0
 EARLY_SCAN_SECONDS = 0.2
 """After a window's first scan, while nobody is known, when a thread has gone: 20 of the kernel's ticks will do."""
 
+TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+"""Of the kernel's clock, per second."""
+
 UNREADABLE = (OSError, ValueError, IndexError)
 """What reading a thread's file raises when the thread has ended, is hidden, or this is no Linux."""
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The host's processors in a window.
+
+    Attributes:
+        loop_seconds: processor time of the loop at its mean speed on the cores that served.
+        busy_cores: processor time of the engine's processes, over the time of the window.
+        cores: how many they may use.
+    """
+
+    loop_seconds: float
+    busy_cores: float
+    cores: int
 
 
 class ThreadStat(NamedTuple):
@@ -70,6 +89,11 @@ def move_here(core: int) -> None:
     os.sched_setaffinity(0, {core})
 
 
+def usable_cores() -> int:
+    """How many cores this process, and what it starts, may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class HostSpeed:
     """Times the loop on the cores of an engine's busiest threads while a window is open.
 
@@ -85,6 +109,7 @@ class HostSpeed:
         proc: Path = Path("/proc"),
         loop: Callable[[], float] = fixed_loop,
         move: Callable[[int], None] = move_here,
+        cores: Callable[[], int] = usable_cores,
     ) -> None:
         """Nothing is looked at before a window begins.
 
@@ -95,6 +120,7 @@ class HostSpeed:
             proc: where the kernel tells of processes.
             loop: does the work, and returns its processor time in seconds.
             move: moves the calling thread to a core; raises OSError for one that it may not use.
+            cores: how many the engine may use.
         """
         self._processes = processes
         self._clock = clock
@@ -102,6 +128,7 @@ class HostSpeed:
         self._proc = proc
         self._loop = loop
         self._move = move
+        self._cores = cores
         self._window: _Window | None = None
         self._ready: _Threads | None = None
         self._known: tuple[Path, ...] = ()
@@ -120,20 +147,24 @@ class HostSpeed:
         self._window = _Window(self._ready, self._clock, self._loop, self._move)
         self._ready = None
 
-    def end(self) -> float | None:
+    def end(self) -> Host | None:
         """Stop probing.
 
         Returns:
-            Processor time of the loop at its mean speed in this window, in seconds. None when there were fewer than
-            ``LEAST_PROBES`` (too short, nobody busy, a platform that does not tell), and when no window is open.
+            None when there were fewer than ``LEAST_PROBES`` (too short, nobody busy, a platform that does not
+            tell), and when no window is open.
         """
         window, self._window = self._window, None
         if window is None:
             return None
         probes = window.close()
         self._known = window.threads.busiest
+        if len(probes) < LEAST_PROBES:
+            return None
         # Work that was done at these speeds took as long as at their mean, which is that of the harmonic mean.
-        return statistics.harmonic_mean(probes) if len(probes) >= LEAST_PROBES else None
+        return Host(
+            loop_seconds=statistics.harmonic_mean(probes), busy_cores=window.busy_cores, cores=self._cores()
+        )
 
 
 class _Threads:
@@ -151,6 +182,14 @@ class _Threads:
         self._due = clock.monotonic()
         self.busiest = tuple(thread for thread in known if thread in self._ticks)
         self.lost = False
+
+    def seconds(self) -> float:
+        """Processor time of the processes so far, that of threads that have ended included."""
+        ticks = 0
+        for task in self._tasks:
+            with contextlib.suppress(*UNREADABLE):
+                ticks += ThreadStat.read(task.parent / "stat").ticks
+        return ticks / TICKS
 
     def look(self) -> None:
         """Scan when it is time, or when something is amiss."""
@@ -184,9 +223,14 @@ class _Window:
         self._core: int | None = None
         self._turn = 0
         self._probes: list[float] = []
+        self._clock = clock
+        self._begun, self._spent = clock.monotonic(), threads.seconds()
+        self.busy_cores = 0.0
         self._stops = (clock.repeat(PERIOD_SECONDS, self._probe), clock.repeat(EARLY_SCAN_SECONDS, threads.look))
 
     def close(self) -> tuple[float, ...]:
+        elapsed = self._clock.monotonic() - self._begun
+        self.busy_cores = (self.threads.seconds() - self._spent) / max(elapsed, 1e-3)
         for stop in self._stops:
             stop()
         return tuple(self._probes)

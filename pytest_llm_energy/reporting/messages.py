@@ -89,6 +89,10 @@ def _level(row: LevelRow) -> Iterator[str]:
         f"between {words.percent(change.joules.low)} and {words.percent(change.joules.high)}, {SURE}; "
         f"{words.counted(row.runs, 'run')} of {words.counted(row.starts, 'engine start')}",
     )
+    if change.as_metered:
+        yield from continued(
+            f"at equal speed of the host's processors; as metered {words.change(change.as_metered)}"
+        )
     if change.drift:
         drift, since = words.change(change.drift.joules), change.drift.since[:10]
         yield from labelled("creep", f"{drift} since the first blessed session, {since}")
@@ -96,8 +100,6 @@ def _level(row: LevelRow) -> Iterator[str]:
     yield from continued(f"({why.figures(change.cause, row.unit)})")
     if known := change.cause.at_equal_speed:
         yield from continued(f"at equal speed {words.change(known)}: {why.equal_speed(known)}")
-    if change.at_equal_host:
-        yield from continued(f"{words.change(change.at_equal_host)} at equal speed of the host's processors")
     if change.phases and (where := why.where(change.phases, change)):
         yield from labelled("where", where)
     direction = " (other stack -> this one)" if change.side_by_side and change.stack else ""

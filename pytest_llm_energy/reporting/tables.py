@@ -32,9 +32,9 @@ def level_table(rows: Sequence[LevelRow], *, style: str, carbon: CarbonIntensity
             "against": _against(row) if mixed else "",
             "reference": words.joules(row.change.reference_joules) if row.change else "",
             "change": words.change(row.change.joules) if row.change else "",
+            "as metered": _as_metered(row),
             "since first": words.change(row.change.drift.joules) if row.change and row.change.drift else "",
             "at equal speed": _at_equal_speed(row),
-            "at equal host": _at_equal_host(row),
             "budget": words.budget(row.budget) if row.verdict != "shown" else "",
             "sees": f">= {row.change.joules.half_width * 100:.1f} %" if row.change else "",
             "why": why.short(row.change) if row.change and row.verdict in CHANGED else "",
@@ -58,8 +58,8 @@ def _at_equal_speed(row: LevelRow) -> str:
     return words.change(known) if known else ""
 
 
-def _at_equal_host(row: LevelRow) -> str:
-    return words.change(row.change.at_equal_host) if row.change and row.change.at_equal_host else ""
+def _as_metered(row: LevelRow) -> str:
+    return words.change(row.change.as_metered) if row.change and row.change.as_metered else ""
 
 
 def _against(row: LevelRow) -> str:

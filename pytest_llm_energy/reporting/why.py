@@ -98,7 +98,9 @@ def where(phases: Phases, change: Change) -> str | None:
 def _moved(phases: Phases, change: Change) -> list[str]:
     """The parts that changed as the level did, beyond doubt."""
     parts = {"decode": phases.decode, "prefill": phases.prefill}
-    rises = change.joules.value > 0
+    rises = change.whole.value > 0
+    if rises != (change.joules.value > 0):  # phases are as metered: they tell of another change
+        return []
     return [name for name, part in parts.items() if part and (part.low > 0 if rises else part.high < 0)]
 
 

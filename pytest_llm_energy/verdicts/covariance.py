@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pytest_llm_energy.verdicts.measured import Run
-from pytest_llm_energy.verdicts.noise import Noise
 from pytest_llm_energy.verdicts.scatter import Spread, within
 from pytest_llm_energy.verdicts.statistics import Interval, around, between_starts
 
@@ -33,17 +32,17 @@ class Lines:
     counts: tuple[int, ...]
     share: float
 
-    def change(self, beside: Spread, *, noise: Noise, alpha: float) -> Interval:
+    def change(self, beside: Spread, *, start: Spread, alpha: float) -> Interval:
         """Difference of the two stacks at the mean of the covariate.
 
         Args:
             beside: how pairs scatter beside the lines.
-            noise: how engine starts do, as far as these do not tell.
+            start: how engine starts do, as far as these do not tell.
             alpha: chance, per bound, that it excludes the truth.
         """
         in_each = beside.variance * math.fsum(1 / count for count in self.counts) / len(self.counts) ** 2
         windows = Spread(in_each, beside.freedom)
-        between = between_starts(self.differences, noise.start, shifted=2, windows=windows)
+        between = between_starts(self.differences, start, shifted=2, windows=windows)
         of_mean = Spread(beside.variance * self.share, beside.freedom)
         return around(stats.fmean(self.differences), [of_mean, between], alpha)
 

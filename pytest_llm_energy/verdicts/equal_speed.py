@@ -56,4 +56,4 @@ def at_equal_speed(pairs: Pairs, *, noise: Noise, alpha: float = ALPHA) -> Inter
     most = beside.variance * beside.freedom / chi_squared_quantile(ALPHA, beside.freedom)
     if most > PLAINLY**2 * lines.without or max(lines.slopes) > 1 - LEAST_WORK:
         return None
-    return lines.change(beside, noise=noise, alpha=alpha)
+    return lines.change(beside, start=noise.start.spread, alpha=alpha)

@@ -12,7 +12,7 @@ from pytest_llm_energy.serving.scenario import differences
 from pytest_llm_energy.verdicts.baselines import Baseline, Published, samples_of
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET, budget_of
 from pytest_llm_energy.verdicts.causes import Cause
-from pytest_llm_energy.verdicts.equal_host import at_equal_host
+from pytest_llm_energy.verdicts.equal_host import at_equal_host, may_tell
 from pytest_llm_energy.verdicts.equal_speed import at_equal_speed
 from pytest_llm_energy.verdicts.estimates import paired
 from pytest_llm_energy.verdicts.journal import Journal
@@ -28,12 +28,15 @@ from pytest_llm_energy.verdicts.reference import (
     gated,
     reference_of,
 )
-from pytest_llm_energy.verdicts.rows import Change, LevelReason, LevelRow, LevelVerdict, Row
+from pytest_llm_energy.verdicts.rows import Change, LevelReason, LevelRow, LevelVerdict, Row, limited_by_starts
 from pytest_llm_energy.verdicts.statements import judge_claim, published_figure
 from pytest_llm_energy.verdicts.statistics import ALPHA, Interval, runs_to_tell
 
 IMPROVEMENT = 0.01
 """A level counts as improved when it is lower than its reference by this much, beyond doubt."""
+
+MOST_STARTS = 30
+"""More engine starts a side than these nobody is advised to take."""
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,13 +180,8 @@ def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Condi
         change = msgspec.structs.replace(change, phases=_phases(arm, change, measured, conditions, alpha))
     needs = None
     if verdict == "inconclusive":
-        needs = runs_needed(change.joules, budget, runs=row.runs)
-        told = (
-            f"about {needs} runs would tell (--energy-runs {needs})"
-            if needs
-            else "no number of runs would tell: more engine starts may (--energy-starts 3 --energy-runs 6)"
-        )
-        note = f"{note}; {told}"
+        needs = runs_to_tell(change.joules, budget, runs=row.runs)
+        note = f"{note}; {_what_would_tell(row, change, needs)}"
     if verdict == "inconclusive" and change.other_board:
         note = (
             f"{note}: this board is none of the baseline's, and boards differ; bless a session of this one, or "
@@ -192,9 +190,19 @@ def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Condi
     return msgspec.structs.replace(row, verdict=verdict, change=change, reason=reason, note=note, needs=needs)
 
 
-def runs_needed(change: Interval, budget: float, *, runs: int) -> int | None:
-    """About how many runs would decide a level that so many leave open; None where no number would."""
-    return runs_to_tell(change, budget, runs=runs)
+def _what_would_tell(row: LevelRow, change: Change, runs: int | None) -> str:
+    if runs and not limited_by_starts(change):
+        return f"about {runs} runs would tell (--energy-runs {runs})"
+    starts = None
+    if change.side_by_side:
+        known = msgspec.structs.replace(change.joules, fixed=change.joules.floor)
+        starts = runs_to_tell(known, row.budget, runs=row.starts)
+    if not starts:
+        return "no number of runs would tell: more engine starts may (--energy-starts 3 --energy-runs 6)"
+    if starts > MOST_STARTS:
+        return f"no number of runs would tell, and less than {starts} engine starts hardly: it lies on its budget"
+    runs = starts * math.ceil(row.runs / row.starts)
+    return f"about {starts} engine starts would tell (--energy-starts {starts} --energy-runs {runs})"
 
 
 def decide(change: Interval, budget: float) -> tuple[LevelVerdict, LevelReason | None, str | None]:
@@ -228,16 +236,17 @@ def _change_against(arm: Arm, conditions: Conditions, *, window: Component | Non
     pairs = [(run, others[run.round]) for run in arm.runs if run.round in others]
     if not pairs:
         raise MeasurementError(f"arm {arm.name!r} has no round with a valid run on both stacks")
-    joules, seconds, watts = (
-        paired(pairs, quantity.of_run, noise=conditions.noise, window=window, alpha=alpha)
-        for quantity in (JOULES, SECONDS, WATTS)
-    )
+    quantities = (JOULES, SECONDS, WATTS)
+    whole = [paired(pairs, of.of_run, noise=conditions.noise, window=window, alpha=alpha) for of in quantities]
     # Joules that are modelled follow the time by which they are.
+    equal = [at_equal_host(pairs, of.of_run, noise=conditions.noise, alpha=alpha) for of in quantities]
+    allowed = all(equal) and not arm.estimated
+    joules, seconds, watts = [one or other for one, other in zip(equal, whole, strict=True)] if allowed else whole
     equally_fast = None if arm.estimated else at_equal_speed(pairs, noise=conditions.noise, alpha=alpha)
-    on_equal_host = None if arm.estimated else at_equal_host(pairs, noise=conditions.noise, alpha=alpha)
     return Change(
         joules=joules,
-        at_equal_host=on_equal_host,
+        as_metered=whole[0] if allowed else None,
+        to_probe=not allowed and not arm.estimated and may_tell(pairs),
         cause=Cause.of(joules, seconds, watts, at_equal_speed=equally_fast),
         reference_joules=math.exp(stats.fmean(math.log(other.joules_per_unit) for _, other in pairs)),
         reference=conditions.against_says,
@@ -252,14 +261,14 @@ def _phases(arm: Arm, change: Change, measured: Measured, conditions: Conditions
     if not series:
         return None
     if series.keys() == {1}:  # its first token comes out of the prefill
-        return Phases(prefill=change.joules, decode=None, lengths=1)
+        return Phases(prefill=change.whole, decode=None, lengths=1)
     noise = conditions.noise
     series = dict(zip(series, in_common_rounds(tuple(series.values())), strict=True))
     now = {length: list(JOULES.by_start(other.runs).values()) for length, other in series.items()}
     if change.side_by_side:
         then = {length: list(JOULES.by_start(other.against).values()) for length, other in series.items()}
         window = noise.windows_of(arm.identity)
-        return interleaved_phases(change.joules, now, then, noise=noise, window=window, alpha=alpha)
+        return interleaved_phases(change.whole, now, then, noise=noise, window=window, alpha=alpha)
     metering = metering_sd(arm.runs)
     side = JOULES.now(arm, boards=conditions.fingerprint.boards, relative_uncertainty=metering)
     case = measured.key.case

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import msgspec
 
 from pytest_llm_energy.errors import MeasurementError
+from pytest_llm_energy.metering.host_speed import Host
 from pytest_llm_energy.metering.meter import Reading
 from pytest_llm_energy.serving.scenario import Identity, Served
 
@@ -64,15 +65,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         round: interleaving round; runs of one round belong together.
         reading: joules of the window.
         served: requests and tokens of the window.
-        host_seconds: processor time of a fixed loop on the cores that served, a measure of the host's speed
-            (``metering/host_speed.py``); None where it was not probed.
+        host: its processors meanwhile; None where they were not probed.
     """
 
     start: str
     round: int
     reading: Reading
     served: Served
-    host_seconds: float | None = None
+    host: Host | None = None
 
     @property
     def units(self) -> int:

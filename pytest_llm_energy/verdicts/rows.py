@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from pytest_llm_energy.verdicts.causes import Cause
+from pytest_llm_energy.verdicts.equal_host import needs_pairs
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.phases import Phases
 from pytest_llm_energy.verdicts.statistics import Interval, runs_to_tell, with_luck
@@ -42,7 +43,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A level against its reference.
 
     Attributes:
-        joules: relative change of joules per token.
+        joules: relative change of joules per token, where that can be told at equal speed of the host's processors.
         cause: the same split into time and power.
         reference_joules: joules per token of the reference.
         reference: what the reference is, in words.
@@ -51,7 +52,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         side_by_side: whether the reference is another stack, measured in turn with this one.
         phases: whether it lies in prefill or in decode; None where that cannot be told, or nothing changed.
         drift: how far the level is from the first blessed session; None where that says nothing more.
-        at_equal_host: the relative change at equal speed of the host's processors; None where that cannot be told.
+        as_metered: the relative change with the host as it was; None where ``joules`` is that.
+        to_probe: whether it would be at equal speed of the host if there were more pairs.
     """
 
     joules: Interval
@@ -63,7 +65,13 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     side_by_side: bool = False
     phases: Phases | None = None
     drift: Drift | None = None
-    at_equal_host: Interval | None = None
+    as_metered: Interval | None = None
+    to_probe: bool = False
+
+    @property
+    def whole(self) -> Interval:
+        """The relative change with the host as it was."""
+        return self.as_metered or self.joules
 
 
 class Loosened(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,7 +186,7 @@ WORST_FIRST: tuple[Verdict, ...] = (
 )
 
 
-def in_reach(change: Interval, budget: float, *, runs: int, looks: int) -> bool:
+def in_reach(change: Interval, budget: float, *, runs: int, looks: int, startable: bool = False) -> bool:
     """Whether further looks may well decide a level, each with twice the runs of the one before.
 
     Args:
@@ -186,12 +194,36 @@ def in_reach(change: Interval, budget: float, *, runs: int, looks: int) -> bool:
         budget: relative increase that passes.
         runs: behind it.
         looks: how many are left.
+        startable: whether they may be on engine starts of their own, which would then be twice as many, too.
     """
-    needs = runs_to_tell(with_luck(change, budget), budget, runs=runs)
+    lucky = with_luck(change, budget)
+    if startable:
+        lucky = msgspec.structs.replace(lucky, fixed=lucky.floor)
+    needs = runs_to_tell(lucky, budget, runs=runs)
     return needs is not None and needs <= ROUGHLY * runs * 2**looks
 
 
-def unsettled(rows: Sequence[Row], arms: Collection[str], *, looks: int) -> frozenset[str]:
+def limited_by_starts(change: Change) -> bool:
+    """Whether the interval is as wide as it is for how engine starts scatter, rather than their windows."""
+    starts = change.joules.fixed - change.joules.floor
+    return change.side_by_side and 2 * starts**2 > (change.joules.half_width - change.joules.floor) ** 2
+
+
+def wanting_starts(rows: Iterable[Row], arms: Collection[str]) -> frozenset[str]:
+    """Those of the arms that engine starts leave open, or that have been on several: windows alone tell less."""
+    return frozenset(
+        row.arm
+        for row in rows
+        if isinstance(row, LevelRow)
+        and row.verdict == "inconclusive"
+        and row.arm in arms
+        and row.change
+        and row.change.side_by_side
+        and (row.starts > 1 or limited_by_starts(row.change))
+    )
+
+
+def unsettled(rows: Sequence[Row], arms: Collection[str], *, looks: int, startable: bool = False) -> frozenset[str]:
     """Those of the arms of a check by whose runs more of them may well decide what its rows leave open.
 
     A level beside another stack's is a matter of those two alone. A claim is one of all arms, and so is a level
@@ -201,6 +233,7 @@ def unsettled(rows: Sequence[Row], arms: Collection[str], *, looks: int) -> froz
         rows: what is known so far.
         arms: of the check.
         looks: how many are left.
+        startable: whether engines may be started again for them.
     """
     found = set[str]()
     for row in rows:
@@ -208,7 +241,15 @@ def unsettled(rows: Sequence[Row], arms: Collection[str], *, looks: int) -> froz
             continue
         if isinstance(row, ClaimRow):
             return frozenset(arms)
-        if row.change and in_reach(row.change.joules, row.budget, runs=row.runs, looks=looks):
+        if row.change and row.change.to_probe and row.runs * 2**looks >= needs_pairs(row.starts):
+            found.add(row.arm)
+        elif row.change and in_reach(
+            row.change.joules,
+            row.budget,
+            runs=row.runs,
+            looks=looks,
+            startable=startable and row.change.side_by_side,
+        ):
             found |= {row.arm} if row.change.side_by_side else set(arms)
     return frozenset(found)
 

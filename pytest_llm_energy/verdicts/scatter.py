@@ -46,6 +46,13 @@ def weighed(assumed: Spread, seen: Spread) -> Spread:
     return Spread((assumed.freedom * assumed.variance + seen.freedom * seen.variance) / freedom, freedom)
 
 
+def summed(spreads: Sequence[Spread]) -> Spread:
+    """Of a sum of independent things, with Satterthwaite's degrees of freedom."""
+    variance = math.fsum(spread.variance for spread in spreads)
+    shrunk = math.fsum(spread.variance**2 / spread.freedom for spread in spreads)
+    return Spread(variance, variance**2 / shrunk if shrunk > 0 else math.inf)
+
+
 def typical(variances: Sequence[Spread], assumed: Spread, *, worth: float) -> Spread:
     """The variance of one more group, and the degrees of freedom that knowing the others is worth.
 

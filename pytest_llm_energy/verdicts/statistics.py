@@ -31,12 +31,14 @@ class Interval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         low: lower bound.
         high: upper bound.
         fixed: what the half width would come down to with runs without number: starts, sessions and boards.
+        floor: the same with engine starts without number too, of two stacks side by side.
     """
 
     value: float
     low: float
     high: float
     fixed: float = 0.0
+    floor: float = 0.0
 
     @property
     def half_width(self) -> float:
@@ -190,7 +192,7 @@ def ratio(
     means = [statistics.fmean(block) for block in logs]
     parts = [_within(logs, window)]
     if shifted:
-        parts.append(between_starts(means, noise.start, shifted=shifted, windows=parts[0]))
+        parts.append(between_starts(means, noise.start.spread, shifted=shifted, windows=parts[0]))
     return _relative(statistics.fmean(means), parts, alpha)
 
 
@@ -209,9 +211,9 @@ def _within(logs: Sequence[Sequence[float]], window: Component | None) -> Spread
     return Spread(seen.variance * sum(1 / len(block) for block in logs) / len(logs) ** 2, seen.freedom)
 
 
-def between_starts(means: Sequence[float], start: Component, *, shifted: float, windows: Spread) -> Spread:
+def between_starts(means: Sequence[float], start: Spread, *, shifted: float, windows: Spread) -> Spread:
     """Variance of their mean that comes from starts: what is known, or what is seen where that is plainly more."""
-    known = Spread(shifted * start.spread.variance, start.freedom)
+    known = Spread(shifted * start.variance, start.freedom)
     freedom = len(means) - 1
     if freedom:
         expected = known.variance + windows.variance * len(means)
@@ -292,9 +294,10 @@ def with_luck(interval: Interval, border: float) -> Interval:
     half = (math.log1p(interval.high) - math.log1p(interval.low)) / 2 if interval.low > -1 else math.inf
     if not math.isfinite(half):
         return interval
-    factor = math.exp(half * LUCK if interval.value > border else -half * LUCK)
+    luck = (half - math.log1p(interval.floor)) * LUCK
+    factor = math.exp(luck if interval.value > border else -luck)
     value, low, high = ((1 + x) * factor - 1 for x in (interval.value, interval.low, interval.high))
-    return Interval(value, low, high, interval.fixed)
+    return Interval(value, low, high, interval.fixed, interval.floor)
 
 
 def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
@@ -326,7 +329,7 @@ def _relative(log_value: float, parts: Sequence[tuple[float, float]], alpha: flo
 
 def relative(logs: Interval) -> Interval:
     """The relative difference that a difference of logs is."""
-    return Interval(*(_expm1(x) for x in (logs.value, logs.low, logs.high, logs.fixed)))
+    return Interval(*(_expm1(x) for x in (logs.value, logs.low, logs.high, logs.fixed, logs.floor)))
 
 
 def around(value: float, parts: Sequence[tuple[float, float]], alpha: float) -> Interval:

@@ -65,9 +65,12 @@ def test_the_speed_of_the_host_is_probed_beside_each_window_of_two_stacks(pytest
     journal = read_journal(pytester.path / "run.jsonl")
     (check,) = journal.measurements
     (level,) = journal.measured(check).arms
-    probed = [run.host_seconds for run in (*level.runs, *level.against)]
+    probed = [run.host for run in (*level.runs, *level.against)]
     assert len(probed) == 4
-    assert all(seconds is not None and 0 < seconds < 0.1 for seconds in probed)
+    for host in probed:
+        assert host is not None
+        assert 0 < host.loop_seconds < 0.1
+        assert 0 < host.busy_cores <= 1.5 * host.cores
 
 
 def test_the_other_side_needs_nothing_of_ours_not_even_this_folder(pytester: pytest.Pytester) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections import Counter
 
 import pytest
 
@@ -254,3 +255,26 @@ def test_beside_another_stack_only_what_is_open_is_metered_again(pytester: pytes
     replayed = pytester.runpytest_subprocess("--energy-replay=run.jsonl")
     assert replayed.ret == result.ret
     replayed.stdout.fnmatch_lines(expected)
+
+
+NEAR_ITS_BUDGET = """
+from pytest_llm_energy import Scenario
+
+def test_serving(energy_meter):
+    energy_meter.check(energy_meter.measure(Scenario(model="tiny-llama", input_tokens=8, output_tokens=8)))
+"""
+
+
+def test_what_engine_starts_leave_open_is_metered_again_on_new_ones(pytester: pytest.Pytester) -> None:
+    # A level 2.3 % above the other stack's, which windows tell almost exactly.
+    joules = "itertools.cycle([1.023, 1.0, 1.0, 1.023])"
+    pytester.makeconftest(re.sub(r"joules = itertools\.chain\(.*\)", f"joules = {joules}", SCATTERING))
+    pytester.makepyfile(test_serving=NEAR_ITS_BUDGET)
+    options = ("--energy-runs=12", "--energy-window=0.01", f"--energy-against=transformers={sys.executable}")
+    result = pytester.runpytest_subprocess(*options, "--energy-journal=run.jsonl")
+    journal = read_journal(pytester.path / "run.jsonl")
+    (check,) = journal.checks
+    (arm,) = journal.measured(check).arms
+    for runs in (arm.runs, arm.against):
+        assert list(Counter(run.start for run in runs).values()) == [12, 12]
+    result.stdout.fnmatch_lines(["engines: 4 starts in *", "energy: judged 1 of 1 (1 ok)"])

@@ -1,4 +1,5 @@
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from pytest_llm_energy.arm_runs import ArmRuns
@@ -57,3 +58,35 @@ def test_what_metering_again_takes_holds_its_engine_starts() -> None:
     assert alive.seconds_again({"a"}) < 0.02
     afresh = arm_runs([Restarting("a", [0.0], [])], Plan(runs=6, starts=3, window_seconds=0.0))
     assert afresh.seconds_again({"a"}) >= 2 * 0.02
+
+
+def test_arms_may_be_metered_again_on_as_many_new_engine_starts_as_there_have_been() -> None:
+    works = [Steps(name, [0.5], [], side=side) for name in "ab" for side in ("present", "against")]
+    series = arm_runs(works, Plan(runs=4, window_seconds=1.0))
+    said: list[str] = []
+
+    def starts(name: str) -> list[list[int]]:
+        """Runs of each start of an arm, on either side."""
+        (arm,) = (arm for arm in series.measured().arms if arm.name == name)
+        return [list(Counter(run.start for run in runs).values()) for runs in (arm.runs, arm.against)]
+
+    assert series.startable({"a", "b"})
+    for _ in range(2):
+        series.meter_again(Plan(runs=9, window_seconds=1.0), said.append, why="not settled", only={"a"}, anew=True)
+    assert starts("a") == [[4, 4, 4, 4]] * 2
+    assert starts("b") == [[4]] * 2
+    assert [what for what in said if what.startswith("not settled")] == [
+        "not settled by 4 runs of a: as many again on a new engine start",
+        "not settled by 8 runs of a: as many again on 2 new engine starts",
+    ]
+
+
+def test_what_new_engine_starts_take_is_reckoned_with_and_a_server_has_none() -> None:
+    works = [Steps("a", [0.0], []), Steps("b", [0.0], [])]
+    series = arm_runs(works, Plan(runs=6, starts=3, window_seconds=0.0))
+    works[0].starting_seconds = 40.0
+    assert 3 * 40.0 <= series.seconds_again({"a"}, anew=True) < 3 * 40.0 + 1
+    assert series.seconds_again({"b"}, anew=True) < 1
+    works[1].starting_seconds = None
+    assert series.startable({"a"})
+    assert not series.startable({"a", "b"})

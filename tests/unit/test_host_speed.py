@@ -14,10 +14,12 @@ from pytest_llm_energy.metering.host_speed import (
     LEAST_PROBES,
     PERIOD_SECONDS,
     SCAN_SECONDS,
+    TICKS,
     HostSpeed,
     fixed_loop,
     move_here,
 )
+from pytest_llm_energy.metering.host_speed import Host as Seen
 from pytest_llm_energy.metering.simulated import VirtualClock
 
 ENGINE, HELPER, OTHER = 100, 101, 200
@@ -50,6 +52,13 @@ class Host:
     def file(self, tid: int, pid: int = ENGINE) -> Path:
         return self.proc / str(pid) / "task" / str(tid) / "stat"
 
+    def process(self, ticks: int, pid: int = ENGINE) -> None:
+        """Let all threads of a process have run for so long, those that have ended included."""
+        fields = ["0"] * 52
+        fields[:2], fields[13], fields[14] = [str(pid), "(python)"], "3", str(ticks - 3)
+        (self.proc / str(pid)).mkdir(parents=True, exist_ok=True)
+        (self.proc / str(pid) / "stat").write_text(" ".join(fields))
+
     def end(self, tid: int) -> None:
         """Let a thread end."""
         self.file(tid).unlink()
@@ -66,8 +75,18 @@ class Host:
 
     def speed(self, *, threads: int = 1) -> HostSpeed:
         return HostSpeed(
-            lambda: self.engine, self.clock, threads=threads, proc=self.proc, loop=self.loop, move=self.move
+            lambda: self.engine,
+            self.clock,
+            threads=threads,
+            proc=self.proc,
+            loop=self.loop,
+            move=self.move,
+            cores=lambda: 8,
         )
+
+
+def seconds(seen: Seen | None) -> float | None:
+    return seen.loop_seconds if seen else None
 
 
 @pytest.fixture
@@ -93,7 +112,7 @@ def following(host: Host, *, threads: int = 1) -> HostSpeed:
 def test_the_loop_is_timed_on_the_core_of_the_thread_that_works_most_now(host: Host) -> None:
     speed = following(host)
     host.clock.sleep(0.5)
-    assert speed.end() == pytest.approx(SECONDS[3])
+    assert seconds(speed.end()) == pytest.approx(SECONDS[3])
     assert host.moves == [3]
 
 
@@ -102,14 +121,14 @@ def test_a_thread_that_goes_to_another_core_is_followed_there(host: Host) -> Non
     host.thread(ENGINE, ticks=40, core=4)
     host.clock.sleep(0.5)
     assert host.moves == [3, 4]
-    assert speed.end() == pytest.approx(statistics.harmonic_mean([SECONDS[core] for core in host.ran]))
+    assert seconds(speed.end()) == pytest.approx(statistics.harmonic_mean([SECONDS[core] for core in host.ran]))
     assert set(host.ran) == {3, 4}
 
 
 def test_two_threads_are_followed_in_turn(host: Host) -> None:
     speed = following(host, threads=2)
     host.clock.sleep(0.5)
-    assert speed.end() == pytest.approx(statistics.harmonic_mean([SECONDS[core] for core in host.ran]))
+    assert seconds(speed.end()) == pytest.approx(statistics.harmonic_mean([SECONDS[core] for core in host.ran]))
     assert {*zip(host.ran, host.ran[1:], strict=False)} == {(3, 5), (5, 3)}
 
 
@@ -141,7 +160,7 @@ def test_threads_of_all_the_engines_processes_count_and_no_others(host: Host) ->
     host.thread(OTHER, pid=OTHER, ticks=25, core=2)
     host.thread(300, pid=300, ticks=99, core=9)
     host.clock.sleep(0.5)
-    assert speed.end() == pytest.approx(SECONDS[2])
+    assert seconds(speed.end()) == pytest.approx(SECONDS[2])
 
 
 def test_known_threads_are_followed_from_the_start_of_the_next_window(host: Host) -> None:
@@ -149,7 +168,7 @@ def test_known_threads_are_followed_from_the_start_of_the_next_window(host: Host
     speed.end()
     speed.begin()
     host.clock.sleep((LEAST_PROBES + 0.5) * PERIOD_SECONDS)
-    assert speed.end() == pytest.approx(SECONDS[3])
+    assert seconds(speed.end()) == pytest.approx(SECONDS[3])
     assert host.moves == [3, 3]  # each window's thread begins on a core of the scheduler's choice
 
 
@@ -170,7 +189,7 @@ def test_what_works_between_windows_is_not_followed(host: Host) -> None:
     speed.begin()
     host.thread(ENGINE, ticks=40, core=3)
     host.clock.sleep(1.0)
-    assert speed.end() == pytest.approx(SECONDS[3])
+    assert seconds(speed.end()) == pytest.approx(SECONDS[3])
 
 
 def test_too_few_probes_tell_nothing(host: Host) -> None:
@@ -214,7 +233,7 @@ def test_processes_that_end_and_files_that_say_nothing_are_passed_over(host: Hos
         host.file(tid).write_text(text)
     speed = following(host)
     host.clock.sleep(0.5)
-    assert speed.end() == pytest.approx(SECONDS[3])
+    assert seconds(speed.end()) == pytest.approx(SECONDS[3])
 
 
 @pytest.mark.parametrize("text", ["", "100 (python) R 1", "100 (python) R" + " x" * 49])
@@ -239,7 +258,7 @@ def test_names_of_threads_may_hold_anything(host: Host, name: str) -> None:
     speed.begin()
     host.thread(ENGINE, ticks=30, core=3, name=name)
     host.clock.sleep(0.5)
-    assert speed.end() == pytest.approx(SECONDS[3])
+    assert seconds(speed.end()) == pytest.approx(SECONDS[3])
 
 
 def test_probes_of_a_core_that_is_not_ours_to_use_are_left_out(host: Host) -> None:
@@ -252,7 +271,7 @@ def test_probes_of_a_core_that_is_not_ours_to_use_are_left_out(host: Host) -> No
     host.thread(ENGINE, ticks=50, core=3)
     host.clock.sleep(0.5)
     assert host.moves == [3]
-    assert speed.end() == pytest.approx(SECONDS[3])
+    assert seconds(speed.end()) == pytest.approx(SECONDS[3])
 
 
 def test_an_engine_on_cores_that_are_not_ours_to_use_tells_nothing(host: Host) -> None:
@@ -271,7 +290,7 @@ def test_while_nobody_works_those_who_did_are_followed(host: Host) -> None:
     host.ran.clear()
     speed.begin()
     host.clock.sleep(3 * SCAN_SECONDS)
-    assert speed.end() == pytest.approx(SECONDS[3])
+    assert seconds(speed.end()) == pytest.approx(SECONDS[3])
     assert len(host.ran) == pytest.approx(3 * SCAN_SECONDS / PERIOD_SECONDS, abs=1)
 
 
@@ -329,7 +348,7 @@ def test_a_window_that_was_not_ended_is_given_up_for_the_next(host: Host) -> Non
     host.ran.clear()
     host.clock.sleep(0.5)
     assert len(host.ran) == pytest.approx(0.5 / PERIOD_SECONDS, abs=1)  # the one before is not probing on
-    assert speed.end() == pytest.approx(SECONDS[4])
+    assert seconds(speed.end()) == pytest.approx(SECONDS[4])
 
 
 def test_no_window_tells_nothing_and_nothing_runs_after_one(host: Host) -> None:
@@ -356,6 +375,21 @@ def until(done: Callable[[], bool], *, limit_seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+def test_how_many_cores_the_processes_of_the_engine_keep_busy_is_told_of_the_window_alone(host: Host) -> None:
+    host.engine = [ENGINE, OTHER]
+    host.thread(OTHER, pid=OTHER, ticks=5, core=1)
+    host.process(5000)
+    host.process(700, OTHER)
+    speed = following(host)
+    host.process(5000 + 2 * TICKS)
+    host.process(700 + TICKS, OTHER)
+    host.clock.sleep(2 - 1.5 * EARLY_SCAN_SECONDS)
+    seen = speed.end()
+    assert seen is not None
+    assert seen.busy_cores == pytest.approx(1.5)
+    assert seen.cores == 8
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are found in /proc")
 def test_a_process_that_works_is_probed_on_this_host() -> None:
     taken: list[float] = []
@@ -371,7 +405,7 @@ def test_a_process_that_works_is_probed_on_this_host() -> None:
             speed = HostSpeed(lambda: processes, SystemClock(), loop=loop)
             speed.begin()
             until(lambda: len(taken) >= LEAST_PROBES)
-            mean = speed.end()
+            mean = seconds(speed.end())
         finally:
             busy.kill()
     assert mean == pytest.approx(statistics.harmonic_mean(taken))

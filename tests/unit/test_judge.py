@@ -6,15 +6,16 @@ import pytest
 from pytest_llm_energy import costs, saves
 from pytest_llm_energy.errors import BaselineError, MeasurementError
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
+from pytest_llm_energy.metering.host_speed import Host
 from pytest_llm_energy.reporting.messages import failure
 from pytest_llm_energy.reporting.tables import level_table
 from pytest_llm_energy.verdicts.baselines import Baseline, BaselineCase, Published, Samples, Session, read_published
 from pytest_llm_energy.verdicts.claims import Claim
-from pytest_llm_energy.verdicts.judge import Conditions, decide, judge, runs_needed
+from pytest_llm_energy.verdicts.judge import Conditions, decide, judge
 from pytest_llm_energy.verdicts.measured import Arm, Measured
 from pytest_llm_energy.verdicts.records import Checked
-from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow
-from pytest_llm_energy.verdicts.statistics import Interval
+from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow, unsettled
+from pytest_llm_energy.verdicts.statistics import Interval, runs_to_tell
 from tests.unit.measurements import KEY, PLAIN, arm, compared
 
 HERE = Fingerprint(identity={"gpu": "NVIDIA H200", "power_limit_watts": 700.0}, state={}, boards=("board",))
@@ -124,26 +125,53 @@ def test_stacks_side_by_side_on_a_gpu_are_judged_with_what_is_known_of_its_windo
 
 
 @pytest.mark.parametrize("probed", [True, False])
-def test_a_level_beside_another_stack_says_what_it_is_at_equal_speed_of_the_host_where_that_was_probed(
+def test_a_level_beside_another_stack_is_judged_at_equal_speed_of_the_host_where_that_was_probed(
     probed: bool,
 ) -> None:
     slow = [(1 + (7 * i % 13) / 13, 1 + (5 * i % 13) / 13) for i in range(12)]
     sides = [
         tuple(
-            msgspec.structs.replace(run, host_seconds=1e-4 * pair[side] if probed else None)
+            msgspec.structs.replace(
+                run, host=Host(loop_seconds=1e-4 * pair[side], busy_cores=1.0, cores=16) if probed else None
+            )
             for run, pair in zip(arm("arm", [level * pair[side] for pair in slow]).runs, slow, strict=True)
         )
-        for side, level in enumerate((1.1, 1.0))
+        for side, level in enumerate((1.2, 1.0))
     ]
-    row = level_of(msgspec.structs.replace(arm("arm", [1.0]), runs=sides[0], against=sides[1]), None)
+    made = msgspec.structs.replace(arm("arm", [1.0]), runs=sides[0], against=sides[1])
+    row = level_of(made, None)
     assert row.change is not None
-    assert row.verdict == "inconclusive"
-    assert row.change.joules.half_width > 0.1
-    assert (row.change.at_equal_host is not None) == probed
-    assert ("at equal host" in level_table([row], style="simple")) == probed
+    assert row.verdict == ("regressed" if probed else "inconclusive")
+    assert row.change.whole.half_width > 0.1
+    assert (row.change.as_metered is not None) == probed
+    assert ("as metered" in level_table([row], style="simple")) == probed
     assert ("at equal speed of the host's processors" in failure([row])) == probed
-    if row.change.at_equal_host:
-        assert row.change.at_equal_host.value == pytest.approx(0.1)
+    if probed:
+        assert row.change.joules.value == pytest.approx(0.2)
+        fewer = level_of(msgspec.structs.replace(made, runs=sides[0][:6], against=sides[1][:6]), None)
+        assert fewer.change is not None
+        assert fewer.change.to_probe
+        assert unsettled([fewer], ["arm"], looks=1) == {"arm"}
+
+
+@pytest.mark.parametrize(
+    ("level", "says"),
+    [
+        (1.0265, "about 6 engine starts would tell (--energy-starts 6 --energy-runs 18)"),
+        (1.0295, "it lies on its budget"),
+    ],
+)
+def test_engine_starts_are_asked_for_where_they_leave_a_level_open(level: float, says: str) -> None:
+    alike = [1.0, 1.0001] * 3
+    made = msgspec.structs.replace(arm("arm", [level * x for x in alike]), against=arm("arm", alike).runs)
+    starts = [
+        tuple(msgspec.structs.replace(run, start=f"{side} {run.round % 2}") for run in runs)
+        for side, runs in (("now", made.runs), ("then", made.against))
+    ]
+    row = level_of(msgspec.structs.replace(made, runs=starts[0], against=starts[1]), None)
+    assert row.verdict == "inconclusive"
+    assert row.note is not None
+    assert says in row.note
 
 
 def test_a_change_is_split_into_time_and_power_and_names_the_stack() -> None:
@@ -315,7 +343,7 @@ def test_an_arm_without_a_valid_run_is_an_error() -> None:
 def test_the_runs_that_are_said_to_tell_are_those_that_take_the_budget_out_of_the_interval(value: float) -> None:
     level = Interval(value, value - 0.06, value + 0.06)
     assert decide(level, 0.03)[0] == "inconclusive"
-    needed = runs_needed(level, 0.03, runs=3)
+    needed = runs_to_tell(level, 0.03, runs=3)
     assert needed is not None
     half = 0.06 * (3 / needed) ** 0.5
     assert decide(Interval(value, value - half, value + half), 0.03)[0] != "inconclusive"

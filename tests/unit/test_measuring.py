@@ -58,6 +58,7 @@ class Steps:
     identity: Identity | None = None
     meter: Meter
     endless = False
+    starting_seconds: float | None = 0.0
 
     def __init__(
         self,

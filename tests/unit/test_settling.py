@@ -1,13 +1,39 @@
 import math
 
+import msgspec
 import pytest
 
 from pytest_llm_energy.verdicts import statistics
+from pytest_llm_energy.verdicts.causes import Cause
 from pytest_llm_energy.verdicts.noise import ASSUMED, Component
-from pytest_llm_energy.verdicts.rows import PATIENT_LOOKS, in_reach
+from pytest_llm_energy.verdicts.rows import PATIENT_LOOKS, Change, LevelRow, in_reach, wanting_starts
 from pytest_llm_energy.verdicts.statistics import TELLING, Interval
+from tests.unit.measurements import KEY
 
 BUDGET = 0.03
+
+
+def level(value: float, half: float, fixed: float) -> LevelRow:
+    joules = around(value, half, fixed=fixed)
+    change = Change(
+        joules=joules,
+        cause=Cause.of(joules, joules, joules),
+        reference_joules=1.0,
+        reference="the other stack",
+        side_by_side=True,
+    )
+    return LevelRow(
+        key=KEY,
+        arm="only",
+        unit="token",
+        joules=1.0,
+        spread=0.1,
+        runs=12,
+        starts=1,
+        budget=BUDGET,
+        verdict="inconclusive",
+        change=change,
+    )
 
 
 def around(value: float, half: float, *, fixed: float = 0.005) -> Interval:
@@ -28,6 +54,34 @@ def test_a_level_on_its_budget_is_out_of_reach_of_one_more_look() -> None:
 def test_what_engine_starts_leave_open_no_further_run_decides() -> None:
     assert not in_reach(around(0.03, 0.04, fixed=0.035), BUDGET, runs=3, looks=PATIENT_LOOKS - 1)
     assert not in_reach(Interval(0.03, -math.inf, math.inf), BUDGET, runs=1, looks=2)
+
+
+def test_what_engine_starts_leave_open_more_of_them_may_decide() -> None:
+    left_open = around(0.02, 0.02, fixed=0.018)
+    assert in_reach(left_open, BUDGET, runs=12, looks=2, startable=True)
+    assert not in_reach(left_open, BUDGET, runs=12, looks=2)
+    assert not in_reach(around(0.029, 0.02, fixed=0.018), BUDGET, runs=12, looks=1, startable=True)
+
+
+@pytest.mark.parametrize(("fixed", "wanted"), [(0.012, False), (0.018, True)])
+def test_new_engine_starts_are_wanted_where_they_scatter_more_than_windows_do(fixed: float, wanted: bool) -> None:
+    row = level(0.02, 0.02, fixed)
+    assert wanting_starts([row], {"only"}) == ({"only"} if wanted else set())
+    assert wanting_starts([msgspec.structs.replace(row, starts=2)], {"only"})  # or one of them would have most runs
+    assert not wanting_starts([row], {"another"})
+    assert not wanting_starts([msgspec.structs.replace(row, verdict="ok")], {"only"})
+    assert row.change
+    since = msgspec.structs.replace(row.change, side_by_side=False)  # what its baseline's starts scatter by stays
+    assert not wanting_starts([msgspec.structs.replace(row, change=since)], {"only"})
+
+
+def test_what_neither_runs_nor_engine_starts_lessen_is_no_reason_for_either() -> None:
+    own_doing = Interval(0.0, -0.06, 0.06, 0.055, 0.05)
+    assert not in_reach(own_doing, BUDGET, runs=12, looks=4, startable=True)
+    row = level(0.0, 0.06, 0.055)
+    assert row.change
+    change = msgspec.structs.replace(row.change, joules=own_doing)
+    assert not wanting_starts([msgspec.structs.replace(row, change=change)], {"only"})
 
 
 @pytest.mark.parametrize("others", [0.0005, 0.1])

@@ -1,0 +1,87 @@
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import msgspec
+import pytest
+
+from pytest_llm_energy.arm_runs import ArmRuns
+from pytest_llm_energy.errors import EngineError
+from pytest_llm_energy.measuring import Plan
+from pytest_llm_energy.session import EnergySession
+from pytest_llm_energy.settling import metered_on
+from pytest_llm_energy.verdicts.rows import LevelRow
+from tests.unit.test_arm_runs import arm_runs
+from tests.unit.test_measuring import Steps
+from tests.unit.test_settling import level
+
+STARTING_SECONDS = 100.0
+WINDOWS_LEAVE, STARTS_LEAVE = (0.015, 0.02, 0.005), (0.015, 0.02, 0.018)
+"""Intervals over the budget for how windows, and how engine starts, scatter."""
+
+
+class Session:
+    plan = Plan(runs=4, window_seconds=1.0)
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def may_settle(self, seconds: float) -> bool:
+        return seconds <= self._seconds
+
+    @contextmanager
+    def settling(self) -> Iterator[None]:
+        yield
+
+
+class Failing(Steps):
+    """Work whose engine starts once."""
+
+    def begin(self) -> None:
+        if self.starts > 1:
+            raise EngineError("no memory is left")
+        super().begin()
+
+
+def series_of(kind: type[Steps] = Steps) -> ArmRuns:
+    works = [kind(name, [0.5], [], side=side) for name in "ab" for side in ("present", "against")]
+    for work in works:
+        work.starting_seconds = STARTING_SECONDS
+    return arm_runs(works, Session.plan)
+
+
+def rows(a: tuple[float, float, float], b: tuple[float, float, float]) -> list[LevelRow]:
+    return [msgspec.structs.replace(level(*of), arm=name) for name, of in (("a", a), ("b", b))]
+
+
+def metered(series: ArmRuns, found: list[LevelRow], *, seconds: float) -> bool:
+    session = cast(EnergySession, Session(seconds))
+    return metered_on(series, found, arms={"a", "b"}, looks=2, session=session, say=lambda what: None)
+
+
+def runs(series: ArmRuns) -> dict[str, list[int]]:
+    """Runs of each engine start, by arm."""
+    return {arm.name: list(Counter(run.start for run in arm.runs).values()) for arm in series.measured().arms}
+
+
+def test_what_engine_starts_leave_open_is_metered_on_new_ones_and_the_rest_on_those_that_are_there() -> None:
+    series = series_of()
+    assert metered(series, rows(STARTS_LEAVE, WINDOWS_LEAVE), seconds=3 * STARTING_SECONDS)
+    assert runs(series) == {"a": [4, 4], "b": [8]}
+
+
+def test_where_there_is_no_time_for_new_engine_starts_windows_decide_what_they_may() -> None:
+    series = series_of()
+    assert metered(series, rows((0.006, 0.03, 0.022), WINDOWS_LEAVE), seconds=STARTING_SECONDS)
+    assert runs(series) == {"a": [8], "b": [8]}
+    nothing = series_of()
+    assert not metered(nothing, rows((0.029, 0.03, 0.028), (0.029, 0.03, 0.028)), seconds=STARTING_SECONDS)
+    assert runs(nothing) == {"a": [4], "b": [4]}
+
+
+def test_what_was_metered_stands_where_new_engines_do_not_start() -> None:
+    series = series_of(Failing)
+    with pytest.warns(UserWarning, match="judged by the engine starts that it has: no memory is left"):
+        assert not metered(series, rows(STARTS_LEAVE, STARTS_LEAVE), seconds=1000)
+    assert runs(series) == {"a": [4], "b": [4]}
