@@ -62,7 +62,7 @@ def host_starts(*names: str) -> str:
     ]
     return fenced(
         [
-            f"{len(found)} pairs of engine starts: the second of two takes longer or shorter by {sd:.1%} "
+            f"{len(found)} pairs of engine starts, alike: one takes longer or shorter than the other by {sd:.1%} "
             f"({low:.1%} to {high:.1%})",
             "the plainest of them:",
             "",

@@ -47,6 +47,7 @@ class ArmRuns:
     _warmed: Warmed = field(default_factory=dict)
     _shortest: dict[tuple[str, Side], float] = field(default_factory=dict)
     _restarting: float = 0.0
+    _beginning: float = 0.0
     _in_turn: bool = False
 
     def meter(self, plan: Plan, say: Say, *, only: Collection[str] | None = None, anew: bool = False) -> None:
@@ -106,13 +107,23 @@ class ArmRuns:
         new = {of: runs[counts[of] :] for of, runs in self._runs.items()}
         restarted = any(len({run.start for run in runs}) > 1 for runs in new.values())
         self._in_turn = restarted and plan.starts == 1
-        if not anew:
-            metering = math.fsum(len(runs) * self._shortest[of] for of, runs in new.items())
-            self._restarting = time.monotonic() - begun - metering if restarted else 0.0
+        metering = math.fsum(len(runs) * self._shortest[of] for of, runs in new.items())
+        beside = time.monotonic() - begun - metering
+        if anew:
+            self._beginning = max(self._beginning, beside / plan.starts)
+        else:
+            self._restarting = beside if restarted else 0.0
 
     def rounds_of(self, arms: Collection[str]) -> int:
         """Rounds in which each of these arms has a run."""
         return len(set.intersection(*({run.round for run in self._runs[name, "present"]} for name in arms)))
+
+    def alike(self, arms: Collection[str]) -> list[frozenset[str]]:
+        """The arms in groups that have as many rounds and engine starts each."""
+        groups: dict[tuple[int, int], set[str]] = {}
+        for name in sorted(arms):
+            groups.setdefault((self.rounds_of({name}), self._starts_of({name})), set()).add(name)
+        return list(map(frozenset, groups.values()))
 
     def startable(self, arms: Collection[str]) -> bool:
         """Whether these arms have engines that can be started again, and are not whenever they are metered."""
@@ -123,17 +134,16 @@ class ArmRuns:
         """About what ``meter_again`` takes of these arms: windows, and engine starts if the last ones had some.
 
         Args:
-            arms: their names; none take no time.
+            arms: their names.
             anew: whether on as many further engine starts.
         """
-        if not arms:
-            return 0.0
         chosen = [work for work in self.works if work.name in arms]
         one = math.fsum(self._shortest[work.name, work.side] for work in chosen)
         if not anew:
             return self.rounds_of(arms) * one + self._restarting
         starting = math.fsum({work.place: work.starting_seconds or 0.0 for work in chosen}.values())
-        return self.rounds_of(arms) * one + self._starts_of(arms) * (starting + WARMING * one)
+        beginning = max(starting + WARMING * one, self._beginning)
+        return self.rounds_of(arms) * one + self._starts_of(arms) * beginning
 
     def meter_again(
         self, plan: Plan, say: Say, *, why: str, only: Collection[str] | None = None, anew: bool = False
@@ -179,7 +189,7 @@ class ArmRuns:
 
     def _starts_of(self, arms: Collection[str]) -> int:
         """Engine starts a side, of the arm that has had the most."""
-        return max(len({run.start for run in runs}) for (name, _), runs in self._runs.items() if name in arms)
+        return max(len({run.start for run in self._runs[name, "present"]}) for name in arms)
 
     def _counting(self, name: str, side: Side) -> tuple[Run, ...]:
         return counting(run for run in self._runs.get((name, side), ()) if run.round < self.rounds)

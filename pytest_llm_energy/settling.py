@@ -1,12 +1,13 @@
 """Meters on where verdicts are open, as long as there is time for it."""
 
+import math
 import warnings
 from collections.abc import Collection, Sequence
 
 from pytest_llm_energy.arm_runs import ArmRuns
 from pytest_llm_energy.errors import EnergyError
 from pytest_llm_energy.session import EnergySession
-from pytest_llm_energy.verdicts.rows import Row, unsettled, wanting_starts
+from pytest_llm_energy.verdicts.rows import LevelRow, Row, beside, unsettled, wanting_starts
 from pytest_llm_energy.works import Say
 
 WHY = "not settled"
@@ -17,8 +18,8 @@ def metered_on(
 ) -> bool:
     """Meter what is open as often again as it has been.
 
-    What engine starts leave open is metered on new ones; or on those that are there, where time is too short. If
-    new ones do not start, what has been metered stands.
+    What engine starts leave open is metered on new ones; or as before, where time is too short for them. If new
+    ones do not start, what has been metered stands.
 
     Args:
         series: what has been metered.
@@ -37,25 +38,30 @@ def metered_on(
         MeasurementError: an arm's readings stayed invalid.
     """
     startable = series.startable(arms)
-    open_ = unsettled(rows, arms, looks=looks, startable=startable)
-    anew = wanting_starts(rows, open_) if startable else frozenset()
-    seconds = series.seconds_again(open_ - anew) + series.seconds_again(anew, anew=True)
-    if anew and not session.may_settle(seconds):
-        open_, anew = unsettled(rows, arms, looks=looks), frozenset()
-        seconds = series.seconds_again(open_)
-    if not open_ or not session.may_settle(seconds):
-        return False
-    alive = open_ - anew
+    found = unsettled(rows, arms, looks=looks, startable=startable)
+    anew = wanting_starts(rows, found) if startable else frozenset()
+    if anew and not all(isinstance(row, LevelRow) and beside(row) for row in rows if row.verdict == "inconclusive"):
+        anew = found  # what is judged by runs of several arms needs rounds that all of them have
+    if not session.may_settle(_seconds(series, found - anew, anew)):
+        found, anew = unsettled(rows, arms, looks=looks), frozenset()
+        if not session.may_settle(_seconds(series, found, anew)):
+            return False
     with session.settling():
-        if alive:
-            series.meter_again(session.plan, say, why=WHY, only=alive)
-        if anew:
+        for group in series.alike(anew):
             try:
-                series.meter_again(session.plan, say, why=WHY, only=anew, anew=True)
+                series.meter_again(session.plan, say, why=WHY, only=group, anew=True)
             except EnergyError as error:
-                warn_that_it_stands(f"{series.key} is judged by the engine starts that it has: {error}")
-                return bool(alive)
-    return True
+                warn_that_it_stands(f"{series.key} could not be metered on new engine starts: {error}")
+                return False
+        for group in series.alike(found - anew):
+            series.meter_again(session.plan, say, why=WHY, only=group)
+    return bool(found)
+
+
+def _seconds(series: ArmRuns, alive: Collection[str], anew: Collection[str]) -> float:
+    """About what metering on takes of arms on the engines that are there, and of others on new ones."""
+    on_alive = math.fsum(series.seconds_again(group) for group in series.alike(alive))
+    return on_alive + math.fsum(series.seconds_again(group, anew=True) for group in series.alike(anew))
 
 
 def warn_that_it_stands(says: str) -> None:

@@ -25,12 +25,14 @@ for. Probes beside a window tell it to about a percent; where it hardly differs 
 
 
 def varies(pairs: Pairs) -> bool:
-    """Whether the host was probed beside every window, and was not as fast beside all of a stack's."""
-    sides = [[run.host for run in side] for side in zip(*pairs, strict=True)]
-    loops = [[math.log(host.loop_seconds) for host in side if host] for side in sides]
-    if not loops or any(len(known) < len(side) for known, side in zip(loops, sides, strict=True)):
-        return False
-    spread = within(loops)
+    """Whether the host was probed beside every window, and was not as fast beside all of an engine start."""
+    loops: dict[str, list[float]] = {}
+    for pair in pairs:
+        for run in pair:
+            if run.host is None:
+                return False
+            loops.setdefault(run.start, []).append(math.log(run.host.loop_seconds))
+    spread = within(loops.values())
     return spread.freedom > 0 and spread.variance >= VARIES**2
 
 
@@ -62,9 +64,9 @@ def at_equal_host(
     Engine starts differ too: a process may take some percent longer than another for the same work, all its life.
     What waits for the host is dearer by the part of it that the line tells.
 
-    A stack may slow its own cores, by threads that are busy on the other halves of them. On so many cores it can be
-    no more than by what one stack keeps more of them busy than the other, which is known well; it is in the
-    interval.
+    A stack may slow its own cores, by threads that are busy on the other halves of them. On so many cores it is
+    taken to be by no more than what one stack keeps more of them busy than the other, which is known well; it is in
+    the interval.
 
     Whether the host is allowed for depends on how many windows there are and on what was probed beside them, and on
     nothing that was metered: of two answers the better one would be wrong more often than it says.

@@ -8,11 +8,11 @@ import msgspec
 
 from pytest_llm_energy.errors import EnergyError, MeasurementError
 from pytest_llm_energy.hardware.fingerprint import Fingerprint
-from pytest_llm_energy.serving.scenario import differences
+from pytest_llm_energy.serving.scenario import SERVER, differences
 from pytest_llm_energy.verdicts.baselines import Baseline, Published, samples_of
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET, budget_of
 from pytest_llm_energy.verdicts.causes import Cause
-from pytest_llm_energy.verdicts.equal_host import at_equal_host, may_tell
+from pytest_llm_energy.verdicts.equal_host import at_equal_host, may_tell, needs_pairs
 from pytest_llm_energy.verdicts.equal_speed import at_equal_speed
 from pytest_llm_energy.verdicts.estimates import paired
 from pytest_llm_energy.verdicts.journal import Journal
@@ -181,7 +181,8 @@ def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Condi
     needs = None
     if verdict == "inconclusive":
         needs = runs_to_tell(change.joules, budget, runs=row.runs)
-        note = f"{note}; {_what_would_tell(row, change, needs)}"
+        server = (arm.identity or {}).get("engine") == SERVER
+        note = f"{note}; {_what_would_tell(row, change, needs, server=server)}"
     if verdict == "inconclusive" and change.other_board:
         note = (
             f"{note}: this board is none of the baseline's, and boards differ; bless a session of this one, or "
@@ -190,18 +191,31 @@ def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Condi
     return msgspec.structs.replace(row, verdict=verdict, change=change, reason=reason, note=note, needs=needs)
 
 
-def _what_would_tell(row: LevelRow, change: Change, runs: int | None) -> str:
+def _what_would_tell(row: LevelRow, change: Change, runs: int | None, *, server: bool) -> str:
+    by_runs = f"about {runs} runs would tell (--energy-runs {runs})" if runs else "no number of runs would tell"
+    if not math.isfinite(change.joules.half_width):
+        return "so few runs say nothing of their noise (--energy-runs 3)"
+    if server:
+        return by_runs if runs else f"{by_runs}, and a server that runs is one engine start"
+    if not change.side_by_side:
+        return by_runs if runs else f"{by_runs}: more engine starts may (--energy-starts 3 --energy-runs 6)"
     if runs and not limited_by_starts(change):
-        return f"about {runs} runs would tell (--energy-runs {runs})"
-    starts = None
-    if change.side_by_side:
-        known = msgspec.structs.replace(change.joules, fixed=change.joules.floor)
-        starts = runs_to_tell(known, row.budget, runs=row.starts)
-    if not starts:
-        return "no number of runs would tell: more engine starts may (--energy-starts 3 --energy-runs 6)"
+        return by_runs
+    return _starts_that_would_tell(row, change) or by_runs
+
+
+def _starts_that_would_tell(row: LevelRow, change: Change) -> str | None:
+    """Advice to take so many engine starts and runs that either has half of the variance that would tell."""
+    joules = change.joules
+    distance = abs(joules.value - row.budget) - joules.floor
+    if distance <= 0:
+        return None
+    of_starts = (joules.fixed - joules.floor) ** 2
+    of_windows = max(0.0, (joules.half_width - joules.floor) ** 2 - of_starts)
+    starts = math.ceil(2 * row.starts * of_starts / distance**2)
+    runs = max(math.ceil(2 * row.runs * of_windows / distance**2), needs_pairs(starts))
     if starts > MOST_STARTS:
-        return f"no number of runs would tell, and less than {starts} engine starts hardly: it lies on its budget"
-    runs = starts * math.ceil(row.runs / row.starts)
+        return f"more than {MOST_STARTS} engine starts would have to tell"
     return f"about {starts} engine starts would tell (--energy-starts {starts} --energy-runs {runs})"
 
 

@@ -203,6 +203,11 @@ def in_reach(change: Interval, budget: float, *, runs: int, looks: int, startabl
     return needs is not None and needs <= ROUGHLY * runs * 2**looks
 
 
+def beside(row: LevelRow) -> bool:
+    """Whether the level is judged beside another stack's."""
+    return row.change is not None and row.change.side_by_side
+
+
 def limited_by_starts(change: Change) -> bool:
     """Whether the interval is as wide as it is for how engine starts scatter, rather than their windows."""
     starts = change.joules.fixed - change.joules.floor

@@ -281,11 +281,12 @@ def runs_to_tell(interval: Interval, border: float, *, runs: int) -> int | None:
         border: what is to be told from it.
         runs: behind it.
     """
-    distance = abs(math.log1p(interval.value) - math.log1p(border))
-    fixed = math.log1p(interval.fixed)
+    floor = math.log1p(interval.floor)
+    distance = abs(math.log1p(interval.value) - math.log1p(border)) - floor
+    fixed = math.log1p(interval.fixed) - floor
     if distance <= fixed or not math.isfinite(interval.half_width) or interval.low <= -1:
         return None
-    half = (math.log1p(interval.high) - math.log1p(interval.low)) / 2
+    half = (math.log1p(interval.high) - math.log1p(interval.low)) / 2 - floor
     return max(runs + 1, math.ceil(runs * max(0.0, half**2 - fixed**2) / (distance**2 - fixed**2)))
 
 

@@ -178,6 +178,17 @@ def test_a_host_that_is_always_about_as_fast_is_not_allowed_for(lost: float) -> 
     assert not may_tell(Loaded(9).pairs(24))
 
 
+def test_a_host_that_is_as_fast_during_all_of_an_engine_start_is_not_allowed_for() -> None:
+    def later(run: Run) -> Run:
+        assert run.host
+        slower = msgspec.structs.replace(run.host, loop_seconds=1.2 * run.host.loop_seconds)
+        return msgspec.structs.replace(run, start=f"{run.start} later", host=slower)
+
+    first, second = (Loaded(seed, lost=0.01).pairs(12) for seed in range(2))
+    pairs = [*first, *((later(now), later(then)) for now, then in second)]
+    assert at_equal_host(pairs, joules, noise=ASSUMED) is None
+
+
 def test_hosts_that_are_always_as_fast_tell_nothing() -> None:
     pairs = [
         (msgspec.structs.replace(now, host=SAME), msgspec.structs.replace(then, host=SAME))

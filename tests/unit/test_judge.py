@@ -157,8 +157,8 @@ def test_a_level_beside_another_stack_is_judged_at_equal_speed_of_the_host_where
 @pytest.mark.parametrize(
     ("level", "says"),
     [
-        (1.0265, "about 6 engine starts would tell (--energy-starts 6 --energy-runs 18)"),
-        (1.0295, "it lies on its budget"),
+        (1.0265, "about 8 engine starts would tell (--energy-starts 8 --energy-runs 18)"),
+        (1.0295, "more than 30 engine starts would have to tell"),
     ],
 )
 def test_engine_starts_are_asked_for_where_they_leave_a_level_open(level: float, says: str) -> None:

@@ -1,5 +1,5 @@
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -11,7 +11,9 @@ from pytest_llm_energy.errors import EngineError
 from pytest_llm_energy.measuring import Plan
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.settling import metered_on
-from pytest_llm_energy.verdicts.rows import LevelRow
+from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow, Row
+from pytest_llm_energy.verdicts.statistics import Interval
+from tests.unit.measurements import KEY
 from tests.unit.test_arm_runs import arm_runs
 from tests.unit.test_measuring import Steps
 from tests.unit.test_settling import level
@@ -55,7 +57,7 @@ def rows(a: tuple[float, float, float], b: tuple[float, float, float]) -> list[L
     return [msgspec.structs.replace(level(*of), arm=name) for name, of in (("a", a), ("b", b))]
 
 
-def metered(series: ArmRuns, found: list[LevelRow], *, seconds: float) -> bool:
+def metered(series: ArmRuns, found: Sequence[Row], *, seconds: float) -> bool:
     session = cast(EnergySession, Session(seconds))
     return metered_on(series, found, arms={"a", "b"}, looks=2, session=session, say=lambda what: None)
 
@@ -71,6 +73,24 @@ def test_what_engine_starts_leave_open_is_metered_on_new_ones_and_the_rest_on_th
     assert runs(series) == {"a": [4, 4], "b": [8]}
 
 
+def test_an_open_claim_is_metered_on_in_rounds_that_all_of_its_arms_have() -> None:
+    claim = ClaimRow(
+        key=KEY, says="a saves", interval=Interval(0.0, -0.1, 0.1), kind="effect", verdict="inconclusive"
+    )
+    series = series_of()
+    assert metered(series, [*rows(STARTS_LEAVE, WINDOWS_LEAVE), claim], seconds=5 * STARTING_SECONDS)
+    assert runs(series) == {"a": [4, 4], "b": [4, 4]}
+    assert len(series.measured().rounds()) == 8
+
+
+def test_arms_that_have_been_metered_unlike_often_are_doubled_each() -> None:
+    series = series_of()
+    assert metered(series, rows(STARTS_LEAVE, WINDOWS_LEAVE), seconds=3 * STARTING_SECONDS)
+    both = [msgspec.structs.replace(row, starts=2) for row in rows(STARTS_LEAVE, WINDOWS_LEAVE)]
+    assert metered(series, both, seconds=20 * STARTING_SECONDS)
+    assert runs(series) == {"a": [4, 4, 4, 4], "b": [8, 8]}
+
+
 def test_where_there_is_no_time_for_new_engine_starts_windows_decide_what_they_may() -> None:
     series = series_of()
     assert metered(series, rows((0.006, 0.03, 0.022), WINDOWS_LEAVE), seconds=STARTING_SECONDS)
@@ -82,6 +102,6 @@ def test_where_there_is_no_time_for_new_engine_starts_windows_decide_what_they_m
 
 def test_what_was_metered_stands_where_new_engines_do_not_start() -> None:
     series = series_of(Failing)
-    with pytest.warns(UserWarning, match="judged by the engine starts that it has: no memory is left"):
+    with pytest.warns(UserWarning, match="could not be metered on new engine starts: no memory is left"):
         assert not metered(series, rows(STARTS_LEAVE, STARTS_LEAVE), seconds=1000)
     assert runs(series) == {"a": [4], "b": [4]}
