@@ -32,6 +32,7 @@ class ArmRuns:
         rounds: rounds that have been run.
         judged: whether its levels have been.
         repeated: whether it was metered again, or that was tried.
+        failed: whether metering was broken off; its last rounds are not whole then.
     """
 
     key: CaseKey
@@ -43,6 +44,7 @@ class ArmRuns:
     rounds: int = 0
     judged: bool = False
     repeated: bool = False
+    failed: bool = False
     _runs: dict[tuple[str, Side], list[Run]] = field(default_factory=dict)
     _warmed: Warmed = field(default_factory=dict)
     _shortest: dict[tuple[str, Side], float] = field(default_factory=dict)
@@ -97,8 +99,10 @@ class ArmRuns:
                 anew=anew,
             )
         except MeasurementError:
+            self.failed = True
             raise
         except BaseException:
+            self.failed = True
             # An engine that failed, or was interrupted with an answer still to come, must not serve again.
             for work in self.works:
                 work.end()

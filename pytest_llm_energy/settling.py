@@ -37,31 +37,46 @@ def metered_on(
         EngineError: an engine that was there failed.
         MeasurementError: an arm's readings stayed invalid.
     """
+    if series.failed:
+        return False
+    alone = all(isinstance(row, LevelRow) and beside(row) for row in rows if row.verdict == "inconclusive")
     startable = series.startable(arms)
     found = unsettled(rows, arms, looks=looks, startable=startable)
     anew = wanting_starts(rows, found) if startable else frozenset()
-    if anew and not all(isinstance(row, LevelRow) and beside(row) for row in rows if row.verdict == "inconclusive"):
-        anew = found  # what is judged by runs of several arms needs rounds that all of them have
-    if not session.may_settle(_seconds(series, found - anew, anew)):
-        found, anew = unsettled(rows, arms, looks=looks), frozenset()
-        if not session.may_settle(_seconds(series, found, anew)):
+    if anew and not alone:
+        anew = found
+    parts = _parts(series, found - anew, anew, alone=alone)
+    if not session.may_settle(_seconds(series, parts)):
+        parts = _parts(series, unsettled(rows, arms, looks=looks), frozenset(), alone=alone)
+        if not session.may_settle(_seconds(series, parts)):
             return False
-    with session.settling():
-        for group in series.alike(anew):
-            try:
-                series.meter_again(session.plan, say, why=WHY, only=group, anew=True)
-            except EnergyError as error:
-                warn_that_it_stands(f"{series.key} could not be metered on new engine starts: {error}")
-                return False
-        for group in series.alike(found - anew):
-            series.meter_again(session.plan, say, why=WHY, only=group)
-    return bool(found)
+    for number, (group, on_new) in enumerate(parts):
+        try:
+            with session.settling():
+                series.meter_again(session.plan, say, why=WHY, only=group, anew=on_new)
+        except EnergyError as error:
+            if not on_new:
+                raise
+            warn_that_it_stands(f"{series.key} could not be metered on new engine starts: {error}")
+            return number > 0
+    return bool(parts)
 
 
-def _seconds(series: ArmRuns, alive: Collection[str], anew: Collection[str]) -> float:
-    """About what metering on takes of arms on the engines that are there, and of others on new ones."""
-    on_alive = math.fsum(series.seconds_again(group) for group in series.alike(alive))
-    return on_alive + math.fsum(series.seconds_again(group, anew=True) for group in series.alike(anew))
+def _parts(
+    series: ArmRuns, alive: frozenset[str], anew: frozenset[str], *, alone: bool
+) -> list[tuple[frozenset[str], bool]]:
+    """Arms that are metered together, and whether on new engine starts.
+
+    Each level may be a matter of its arm alone; what is judged by the runs of several arms needs rounds that all of
+    them have.
+    """
+    by_start = [(arms, on_new) for arms, on_new in ((anew, True), (alive, False)) if arms]
+    return [(group, on_new) for arms, on_new in by_start for group in (series.alike(arms) if alone else [arms])]
+
+
+def _seconds(series: ArmRuns, parts: Sequence[tuple[frozenset[str], bool]]) -> float:
+    """About what metering them takes."""
+    return math.fsum(series.seconds_again(group, anew=on_new) for group, on_new in parts)
 
 
 def warn_that_it_stands(says: str) -> None:

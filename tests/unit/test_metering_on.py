@@ -19,8 +19,8 @@ from tests.unit.test_measuring import Steps
 from tests.unit.test_settling import level
 
 STARTING_SECONDS = 100.0
-WINDOWS_LEAVE, STARTS_LEAVE = (0.015, 0.02, 0.005), (0.015, 0.02, 0.018)
-"""Intervals over the budget for how windows, and how engine starts, scatter."""
+WINDOWS_LEAVE, STARTS_LEAVE, SETTLED = (0.015, 0.02, 0.005), (0.015, 0.02, 0.018), (0.0, 0.01, 0.005)
+"""Intervals over the budget for how windows, and how engine starts, scatter; and one below it."""
 
 
 class Session:
@@ -54,7 +54,10 @@ def series_of(kind: type[Steps] = Steps) -> ArmRuns:
 
 
 def rows(a: tuple[float, float, float], b: tuple[float, float, float]) -> list[LevelRow]:
-    return [msgspec.structs.replace(level(*of), arm=name) for name, of in (("a", a), ("b", b))]
+    return [
+        msgspec.structs.replace(level(*of), arm=name, verdict="ok" if of == SETTLED else "inconclusive")
+        for name, of in (("a", a), ("b", b))
+    ]
 
 
 def metered(series: ArmRuns, found: Sequence[Row], *, seconds: float) -> bool:
@@ -81,6 +84,11 @@ def test_an_open_claim_is_metered_on_in_rounds_that_all_of_its_arms_have() -> No
     assert metered(series, [*rows(STARTS_LEAVE, WINDOWS_LEAVE), claim], seconds=5 * STARTING_SECONDS)
     assert runs(series) == {"a": [4, 4], "b": [4, 4]}
     assert len(series.measured().rounds()) == 8
+    unlike = series_of()
+    assert metered(unlike, rows(SETTLED, WINDOWS_LEAVE), seconds=STARTING_SECONDS)
+    assert metered(unlike, [*rows(SETTLED, WINDOWS_LEAVE), claim], seconds=STARTING_SECONDS)
+    assert runs(unlike) == {"a": [8], "b": [12]}
+    assert len(unlike.measured().rounds()) == 8
 
 
 def test_arms_that_have_been_metered_unlike_often_are_doubled_each() -> None:
@@ -105,3 +113,4 @@ def test_what_was_metered_stands_where_new_engines_do_not_start() -> None:
     with pytest.warns(UserWarning, match="could not be metered on new engine starts: no memory is left"):
         assert not metered(series, rows(STARTS_LEAVE, STARTS_LEAVE), seconds=1000)
     assert runs(series) == {"a": [4], "b": [4]}
+    assert not metered(series, rows(STARTS_LEAVE, WINDOWS_LEAVE), seconds=1000)
