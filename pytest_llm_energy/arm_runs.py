@@ -112,11 +112,11 @@ class ArmRuns:
         restarted = any(len({run.start for run in runs}) > 1 for runs in new.values())
         self._in_turn = restarted and plan.starts == 1
         metering = math.fsum(len(runs) * self._shortest[of] for of, runs in new.items())
-        beside = time.monotonic() - begun - metering
+        rest = time.monotonic() - begun - metering
         if anew:
-            self._beginning = max(self._beginning, beside / plan.starts)
+            self._beginning = max(self._beginning, rest / plan.starts)
         else:
-            self._restarting = beside if restarted else 0.0
+            self._restarting = rest if restarted else 0.0
 
     def rounds_of(self, arms: Collection[str]) -> int:
         """Rounds in which each of these arms has a run."""
@@ -169,14 +169,12 @@ class ArmRuns:
         arms = self.identities.keys() if only is None else only
         names = "an arm" if len(arms) == len(self.identities) else f"of {', '.join(sorted(arms))}"
         runs = self.rounds_of(arms)
-        if not anew:
-            say(f"{why} by {runs} runs {names}: as many again")
-            self.meter(replace(plan, runs=runs), say, only=arms)
-            return
-        starts = self._starts_of(arms)
-        on = "a new engine start" if starts == 1 else f"{starts} new engine starts"
-        say(f"{why} by {runs} runs {names}: as many again on {on}")
-        self.meter(replace(plan, runs=runs, starts=starts), say, only=arms, anew=True)
+        starts, on = plan.starts, ""
+        if anew:
+            starts = self._starts_of(arms)
+            on = " on a new engine start" if starts == 1 else f" on {starts} new engine starts"
+        say(f"{why} by {runs} runs {names}: as many again{on}")
+        self.meter(replace(plan, runs=runs, starts=starts), say, only=arms, anew=anew)
 
     def measured(self) -> Measured:
         """What has been measured so far, in whole rounds."""

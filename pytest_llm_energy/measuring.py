@@ -73,7 +73,7 @@ def measure(
         first: number of the first round: those before it have been measured.
         warmed: what those found; a work whose engine has served on since is not warmed up again. What this call
             finds is put there.
-        beside: others whose engines may be there and end with theirs, so that there is room.
+        beside: others whose engines may be there, and are ended where they leave no room.
         anew: whether engines that are there are started again, as they are for a plan of several starts.
 
     Raises:

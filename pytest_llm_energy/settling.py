@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pytest_llm_energy.arm_runs import ArmRuns
 from pytest_llm_energy.errors import EnergyError
 from pytest_llm_energy.session import EnergySession
-from pytest_llm_energy.verdicts.rows import LevelRow, Row, beside, unsettled, wanting_starts
+from pytest_llm_energy.verdicts.rows import LevelRow, Row, unsettled, wanting_starts
 from pytest_llm_energy.works import Say
 
 WHY = "not settled"
@@ -39,7 +39,7 @@ def metered_on(
     """
     if series.failed:
         return False
-    alone = all(isinstance(row, LevelRow) and beside(row) for row in rows if row.verdict == "inconclusive")
+    alone = all(isinstance(row, LevelRow) and row.side_by_side for row in rows if row.verdict == "inconclusive")
     startable = series.startable(arms)
     found = unsettled(rows, arms, looks=looks, startable=startable)
     anew = wanting_starts(rows, found) if startable else frozenset()

@@ -18,10 +18,10 @@ SHARED = math.log(2)
 """By how much, as a log, a core may be slower while the other half of it is busy: hosts of H200s lose a factor of
 1.8 (docs/h200.md)."""
 
-
 VARIES = 0.03
 """By how much, as a standard deviation of logs, the host's speed must scatter from window to window to be allowed
-for. Probes beside a window tell it to about a percent; where it hardly differs nothing tells what follows it."""
+for. Probes of windows of 2 s and more tell it to a percent (odd ones against even ones, H200 host, 2026-11-23);
+where it hardly differs nothing tells what follows it."""
 
 
 def varies(pairs: Pairs) -> bool:

@@ -127,6 +127,11 @@ class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
     needs: int | None = None
     loosened: Loosened | None = None
 
+    @property
+    def side_by_side(self) -> bool:
+        """Whether it is judged beside another stack's."""
+        return self.change is not None and self.change.side_by_side
+
 
 class ClaimRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="claim"):
     """One statement of a claim, judged against what was measured.
@@ -203,11 +208,6 @@ def in_reach(change: Interval, budget: float, *, runs: int, looks: int, startabl
     return needs is not None and needs <= ROUGHLY * runs * 2**looks
 
 
-def beside(row: LevelRow) -> bool:
-    """Whether the level is judged beside another stack's."""
-    return row.change is not None and row.change.side_by_side
-
-
 def limited_by_starts(change: Change) -> bool:
     """Whether the interval is as wide as it is for how engine starts scatter, rather than their windows."""
     starts = change.joules.fixed - change.joules.floor
@@ -222,8 +222,8 @@ def wanting_starts(rows: Iterable[Row], arms: Collection[str]) -> frozenset[str]
         if isinstance(row, LevelRow)
         and row.verdict == "inconclusive"
         and row.arm in arms
+        and row.side_by_side
         and row.change
-        and row.change.side_by_side
         and (row.starts > 1 or limited_by_starts(row.change))
     )
 

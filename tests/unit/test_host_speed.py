@@ -1,14 +1,10 @@
 import os
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-from pytest_llm_energy.metering.clock import SystemClock
 from pytest_llm_energy.metering.host_speed import (
     EARLY_SCAN_SECONDS,
     LEAST_PROBES,
@@ -368,13 +364,6 @@ def test_the_loop_is_timed_by_the_processor_time_of_its_thread(monkeypatch: pyte
     assert fixed_loop() == pytest.approx(90e-6)
 
 
-def until(done: Callable[[], bool], *, limit_seconds: float = 60.0) -> None:
-    """Wait for something that takes as long as it takes."""
-    end = time.monotonic() + limit_seconds
-    while not done() and time.monotonic() < end:
-        time.sleep(0.05)
-
-
 def test_how_many_cores_the_processes_of_the_engine_keep_busy_is_told_of_the_window_alone(host: Host) -> None:
     host.engine = [ENGINE, OTHER]
     host.thread(OTHER, pid=OTHER, ticks=5, core=1)
@@ -388,26 +377,3 @@ def test_how_many_cores_the_processes_of_the_engine_keep_busy_is_told_of_the_win
     assert seen is not None
     assert seen.busy_cores == pytest.approx(1.5)
     assert seen.cores == 8
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="threads are found in /proc")
-def test_a_process_that_works_is_probed_on_this_host() -> None:
-    taken: list[float] = []
-
-    def loop() -> float:
-        taken.append(fixed_loop())
-        return taken[-1]
-
-    ours = os.sched_getaffinity(0)
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
-        try:
-            processes: Iterable[int] = [busy.pid]
-            speed = HostSpeed(lambda: processes, SystemClock(), loop=loop)
-            speed.begin()
-            until(lambda: len(taken) >= LEAST_PROBES)
-            mean = seconds(speed.end())
-        finally:
-            busy.kill()
-    assert mean == pytest.approx(statistics.harmonic_mean(taken))
-    assert min(taken) > 0
-    assert os.sched_getaffinity(0) == ours  # only the probing thread was moved
