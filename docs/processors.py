@@ -49,8 +49,6 @@ def processors(name: str) -> str:
     """How long a fixed loop took on the cores of a host, and how windows of the journal follow that."""
     seen = looks(name)
     moments = [look.at for look in seen]
-    took = sorted(one for look in seen for one in look.microseconds.values())
-    low, median, high = (took[len(took) * share // 100] for share in (10, 50, 90))
 
     def core(run: Run) -> float | None:
         of_window = seen[bisect(moments, run.served.started) : bisect(moments, run.served.ended) + 1]
@@ -63,8 +61,8 @@ def processors(name: str) -> str:
 
     return fenced(
         [
-            f"a fixed loop on one of {len(seen[0].microseconds)} cores, processor time: {median} us at the median, "
-            f"10 % below {low} us, 10 % above {high} us",
+            f"a fixed loop on one of {len(seen[0].microseconds)} cores, processor time: "
+            + _range(one for look in seen for one in look.microseconds.values()),
             "",
             _followed([name], core),
         ]
@@ -73,7 +71,19 @@ def processors(name: str) -> str:
 
 def probes(*names: str) -> str:
     """How windows of journals follow what was probed beside each."""
-    return fenced([_followed(names, lambda run: run.host.loop_seconds if run.host else None)])
+
+    def loop(run: Run) -> float | None:
+        return run.host.loop_seconds if run.host else None
+
+    runs = (ran.run for name in names for ran in read(name).counted)
+    took = [seconds * 1e6 for run in runs if (seconds := loop(run))]
+    return fenced([f"the loop beside {len(took)} windows: {_range(took)}", "", _followed(names, loop)])
+
+
+def _range(microseconds: Iterable[float]) -> str:
+    took = sorted(microseconds)
+    low, median, high = (took[len(took) * share // 100] for share in (10, 50, 90))
+    return f"{median:.0f} us at the median, 10 % below {low:.0f} us, 10 % above {high:.0f} us"
 
 
 def _followed(names: Iterable[str], loop_of: Callable[[Run], float | None]) -> str:

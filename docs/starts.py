@@ -49,6 +49,8 @@ def host_starts(*names: str) -> str:
     groups = [Group(Spread(one.value**2, 1), Spread(one.variance, one.pairs - 1)) for _, one in found]
     sd = math.sqrt(likeliest(groups))
     low, high = _range([one for _, one in found])
+    weights = [1 / (one.variance + sd**2) for _, one in found]
+    longer = statistics.fmean([one.value for _, one in found], weights)
     plainest = sorted(found, key=lambda each: -abs(each[1].value) / math.sqrt(each[1].variance))[:5]
     rows = [
         [
@@ -64,6 +66,8 @@ def host_starts(*names: str) -> str:
         [
             f"{len(found)} pairs of engine starts, alike: one takes longer or shorter than the other by {sd:.1%} "
             f"({low:.1%} to {high:.1%})",
+            f"this side's longer or shorter than the other's in the mean: {longer:+.1%} "
+            f"(standard error {math.fsum(weights) ** -0.5:.1%})",
             "the plainest of them:",
             "",
             tabulate(rows, ["journal", "windows", "time", "+-", "at"], disable_numparse=True),
@@ -87,8 +91,7 @@ def _starts(name: str) -> Iterator[Found]:
     for found in of_starts.values():
         weights = [1 / one.variance for one in found]
         yield Found(
-            value=math.fsum(one.value * weight for one, weight in zip(found, weights, strict=True))
-            / math.fsum(weights),
+            value=statistics.fmean([one.value for one in found], weights),
             variance=1 / math.fsum(weights),
             pairs=sum(one.pairs for one in found),
             probed=all(one.probed for one in found),
