@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from benchmarks.power_report import OURS, Calls, Outcome, Report, conditions, goal_lines, plot, read, text_lines
 from benchmarks.recorded_noise import Recorded, WorkNoise, known, recorded
 from benchmarks.recorded_noise import text_lines as noise_lines
+from pytest_llm_energy.measuring import GPU_PLAN
 from pytest_llm_energy.reporting import words
 from pytest_llm_energy.serving.scenario import Identity
-from pytest_llm_energy.session import GPU_PLAN
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET
 from pytest_llm_energy.verdicts.judge import decide

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from docs.journals import BASELINES, all_rows, fenced, read, session
+from pytest_llm_energy.measuring import GPU_PLAN
 from pytest_llm_energy.planning.durations import Serving, arm_serving, recorded_batches, start_seconds
 from pytest_llm_energy.reporting import words
 from pytest_llm_energy.reporting.tables import level_table, natural, short_cases, split
-from pytest_llm_energy.session import GPU_PLAN
 from pytest_llm_energy.verdicts.baselines import read_baseline
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey

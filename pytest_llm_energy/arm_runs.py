@@ -10,6 +10,7 @@ from pytest_llm_energy.errors import MeasurementError
 from pytest_llm_energy.measuring import Plan, Warmed, measure
 from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.serving.stack import Side
+from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run, counting
 from pytest_llm_energy.verdicts.records import Ran
 from pytest_llm_energy.works import Say, Work
@@ -33,6 +34,7 @@ class ArmRuns:
         judged: whether its levels have been.
         repeated: whether it was metered again, or that was tried.
         failed: whether metering was broken off; its last rounds are not whole then.
+        looks: how often what an earlier run metered of it may have been judged.
     """
 
     key: CaseKey
@@ -45,6 +47,7 @@ class ArmRuns:
     judged: bool = False
     repeated: bool = False
     failed: bool = False
+    looks: int = 0
     _runs: dict[tuple[str, Side], list[Run]] = field(default_factory=dict)
     _warmed: Warmed = field(default_factory=dict)
     _shortest: dict[tuple[str, Side], float] = field(default_factory=dict)
@@ -117,6 +120,33 @@ class ArmRuns:
             self._beginning = max(self._beginning, rest / plan.starts)
         else:
             self._restarting = rest if restarted else 0.0
+
+    def take_up(self, earlier: Journal) -> bool:
+        """Begin with what an earlier run metered of it, in place of metering it.
+
+        Returns:
+            Whether there is anything.
+
+        Raises:
+            MeasurementError: its arms were others, or served something else.
+        """
+        checks = [check for check in earlier.checks_of(self.key) if check.series == self.number]
+        runs = [ran for ran in earlier.ran() if (ran.key, ran.series) == (self.key, self.number)]
+        if not checks or not runs:
+            return False
+        if {ran.arm: ran.identity for ran in runs} != self.identities:
+            raise MeasurementError(
+                f"{self.key} serves something else now than in {earlier.path}, so it cannot be metered on: measure "
+                "it anew, without --energy-resume"
+            )
+        for ran in runs:
+            of = (ran.arm, ran.side)
+            self._runs.setdefault(of, []).append(ran.run)
+            self._shortest[of] = min(ran.run.reading.seconds, self._shortest.get(of, math.inf))
+        self.rounds = 1 + max(ran.run.round for ran in runs)
+        self.looks = max(check.looks for check in checks)
+        self._restarting = math.fsum({work.place: work.starting_seconds or 0.0 for work in self.works}.values())
+        return True
 
     def rounds_of(self, arms: Collection[str]) -> int:
         """Rounds in which each of these arms has a run."""

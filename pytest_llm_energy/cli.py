@@ -16,13 +16,13 @@ from pytest_llm_energy.hardware.catalogue import catalogue
 from pytest_llm_energy.hardware.detection import detect
 from pytest_llm_energy.hardware.fingerprint import processor
 from pytest_llm_energy.hardware.leases import Leases
+from pytest_llm_energy.measuring import CPU_PLAN, GPU_PLAN
 from pytest_llm_energy.metering.choice import choose_meter
 from pytest_llm_energy.metering.examine import examine_device, examine_processor
 from pytest_llm_energy.options import percentage
 from pytest_llm_energy.outcomes import EXIT_DECIDED_NOTHING
 from pytest_llm_energy.reporting import messages, summary, words
 from pytest_llm_energy.reporting.tables import blessing_table
-from pytest_llm_energy.session import CPU_PLAN, GPU_PLAN
 from pytest_llm_energy.verdicts.amending import read_baselines, set_absent, set_budget
 from pytest_llm_energy.verdicts.blessing import bless
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET

@@ -15,6 +15,7 @@ from pytest_llm_energy.errors import EnergyError, JournalError, OutOfMemoryError
 from pytest_llm_energy.hardware.catalogue import GpuSpec
 from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.metering.meter import Reading
+from pytest_llm_energy.reopening import judged
 from pytest_llm_energy.serving.arms import Arms
 from pytest_llm_energy.serving.memory import what_fits
 from pytest_llm_energy.serving.pool import Engine
@@ -24,7 +25,7 @@ from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.settling import metered_on, warn_that_it_stands
 from pytest_llm_energy.verdicts.baselines import Baseline, Published
 from pytest_llm_energy.verdicts.claims import Claim
-from pytest_llm_energy.verdicts.judge import Conditions, judge, judge_recorded
+from pytest_llm_energy.verdicts.judge import Conditions, judge
 from pytest_llm_energy.verdicts.measured import CaseKey, Measured, Metered
 from pytest_llm_energy.verdicts.noise import Noise
 from pytest_llm_energy.verdicts.records import Checked, Ended, Ran, Troubled, Windowed
@@ -182,7 +183,7 @@ class EnergyMeter:
             claim=claim,
             budget=budget,
             figures=(published,) if isinstance(published, str) else tuple(published),
-            looks=self._session.looks,
+            looks=series.looks + self._session.looks,
             levels=not series.judged,
         )
         series.judged = True
@@ -197,7 +198,7 @@ class EnergyMeter:
             default_budget=self._session.options.default_budget,
         )
         rows = judge(check, series.measured(), conditions)
-        for look in range(1, check.looks):
+        for look in range(max(1, series.looks), check.looks):
             looks = check.looks - look
             if not metered_on(series, rows, arms=check.arms, looks=looks, session=self._session, say=self._say):
                 break
@@ -222,15 +223,7 @@ class EnergyMeter:
         assert journal is not None
         self._readings = journal.readings_of(self._key)
         self.starts = journal.starts_of(self._key)
-        self.rows += judge_recorded(
-            journal,
-            self._key,
-            baseline=self._baseline,
-            published=self._published,
-            budget=self._session.options.budget,
-            default_budget=self._session.options.default_budget,
-            gpu_baselines=self._session.gpu_baselines(self._key.gpu),
-        )
+        self.rows += judged(journal, self._key, self._session.options, self._session.gpu_baselines)
 
     def test_gate(self, scenarios: Sequence[Scenario]) -> None:
         """Test the gate on the last of a case's scenarios, its control, instead of running the test's body.
@@ -300,12 +293,21 @@ class EnergyMeter:
             works=[work for name, thing in things.items() for work in self._works(name, thing)],
             record=self._ran,
         )
-        try:
-            series.meter(self._session.plan, self._say)
-        except OutOfMemoryError as error:
-            raise OutOfMemoryError("\n".join([str(error), *self._what_fits(things)])) from None
+        if not self._take_up(series):
+            try:
+                series.meter(self._session.plan, self._say)
+            except OutOfMemoryError as error:
+                raise OutOfMemoryError("\n".join([str(error), *self._what_fits(things)])) from None
         self._series.append(series)
         return series.measured()
+
+    def _take_up(self, series: ArmRuns) -> bool:
+        """Begin with what an earlier run metered of a case that is metered on; whether there is anything."""
+        earlier = self._session.reopening.journal if self._key in self._session.reopening else None
+        if earlier is None or not series.take_up(earlier):
+            return False
+        self._stacks.update(earlier.stacks)
+        return True
 
     def _what_fits(self, things: Mapping[str, Scenario | Callable[[], object]]) -> list[str]:
         """Of each arm whose batch is too large for its devices, how many of its requests are not."""
@@ -358,6 +360,7 @@ class EnergyMeter:
                 end=partial(self._session.pool.discard, served, stack.side),
                 say=self._say,
                 probing=partial(self._session.host_speed, threads=served.tensor_parallel_size, stacks=len(stacks)),
+                expected_seconds=self._session.reopening.start_seconds(served, stack),
             )
             for stack in stacks
             for served in [self._session.as_served(thing, stack.side)]
@@ -373,6 +376,7 @@ class EnergyMeter:
             stack=stack,
         )
         self._starting_seconds += time.monotonic() - asked
+        self._session.reopening.assert_served_alike(self._key, name, stack.side, engine.stack)
         self._stacks[engine.start] = engine.stack
         self.starts[engine.start] = engine.load_seconds
         return engine

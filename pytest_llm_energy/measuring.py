@@ -48,6 +48,14 @@ class Plan:
         return [range(low, high) for low, high in pairwise(edges)]
 
 
+CPU_PLAN = Plan(runs=5, window_seconds=0.5)
+"""On a shared CPU more, shorter windows: noise there comes in bursts that interleaving spreads over the arms."""
+
+GPU_PLAN = Plan(runs=3, window_seconds=1.5)
+"""J/token of plain vLLM spreads by 0.37 % between such windows on an H200, and by 0.25 % between those of 2.5 s on
+others (medians of 14 arms in docs/measurements/h200). The suite's cases are expected to take a quarter less so."""
+
+
 def measure(
     works: Sequence[Work],
     plan: Plan,

@@ -54,7 +54,7 @@ class EnergyConfig:
         baselines: folder of the baseline files.
         journal: where the journal is written.
         replay: journals to judge, as one, instead of measuring; empty to measure.
-        resume: journal of a run that was cut, to go on with; None to begin anew.
+        resume: journal of a run to go on with, where it was cut or left verdicts open; None to begin anew.
         shard: which part of how many of the cases is run, counted from 1; None for all.
         costs: journal that tells what cases cost; None for baselines and estimates.
         time_budget_seconds: how long the selected cases may take; None for all of them, however long.
@@ -191,7 +191,12 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="JOURNAL",
         help="judge a journal; no body, engine or GPU is needed (given several times: as one, such as all shards')",
     )
-    add("--energy-resume", metavar="JOURNAL", help="go on where the run of this journal was cut, in a new journal")
+    add(
+        "--energy-resume",
+        metavar="JOURNAL",
+        help="go on where the run of this journal was cut, in a new journal; with --energy-settle also where "
+        "levels beside another stack's are open",
+    )
     add(
         "--energy-shard",
         type=_shard,

@@ -259,6 +259,7 @@ def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException 
             metered=metered,
             starts=starts,
             resumed=resumed,
+            further=measuring and key in item.config.stash[SESSION].reopening,
             measures=measuring,
         )
     says = str(error or report.longrepr) or type(error).__name__

@@ -17,12 +17,13 @@ from pytest_llm_energy.hardware.fingerprint import Fingerprint, fingerprint
 from pytest_llm_energy.hardware.leases import Leases
 from pytest_llm_energy.hardware.server import ServerProcesses, devices_named
 from pytest_llm_energy.hardware.strangers import Kin, Processes, processes_on
-from pytest_llm_energy.measuring import Plan
+from pytest_llm_energy.measuring import CPU_PLAN, GPU_PLAN, Plan
 from pytest_llm_energy.metering.choice import choose_meter, include
 from pytest_llm_energy.metering.clock import SystemClock
 from pytest_llm_energy.metering.host_speed import HostSpeed
 from pytest_llm_energy.metering.meter import Meter
 from pytest_llm_energy.options import DEFAULT_SETTLE_SECONDS, EnergyConfig
+from pytest_llm_energy.reopening import Reopening
 from pytest_llm_energy.reporting.live import Live
 from pytest_llm_energy.reporting.selection import Selection
 from pytest_llm_energy.serving.pool import Engine, EnginePool
@@ -36,13 +37,6 @@ from pytest_llm_energy.verdicts.pieces import carry, differing, read_journals
 from pytest_llm_energy.verdicts.records import SCHEMA, Began, Opened, Record, Started
 from pytest_llm_energy.verdicts.rows import LOOKS, PATIENT_LOOKS
 from pytest_llm_energy.verdicts.segments import Segment, segments_folder
-
-CPU_PLAN = Plan(runs=5, window_seconds=0.5)
-"""On a shared CPU more, shorter windows: noise there comes in bursts that interleaving spreads over the arms."""
-
-GPU_PLAN = Plan(runs=3, window_seconds=1.5)
-"""J/token of plain vLLM spreads by 0.37 % between such windows on an H200, and by 0.25 % between those of 2.5 s on
-others (medians of 14 arms in docs/measurements/h200). The suite's cases are expected to take a quarter less so."""
 
 
 class EnergySession:
@@ -100,9 +94,15 @@ class EnergySession:
         return read_journal(self.options.resume) if self.options.resume else None
 
     def recorded(self, key: CaseKey) -> Journal | None:
-        """The journal to judge a case from; None for a case to measure."""
-        finished = self.resumed is not None and key in self.resumed.finished
-        return self.resumed if finished else self.replayed
+        """The journal to judge a case from; None for a case to measure, or to meter on."""
+        if self.resumed and key in self.resumed.finished:
+            return None if key in self.reopening else self.resumed
+        return self.replayed
+
+    @cached_property
+    def reopening(self) -> Reopening:
+        """What is metered on of the run that is resumed: nothing where no time is given for that."""
+        return Reopening(self.resumed if self._side_by_side else None, self.options, self.gpu_baselines)
 
     def carry_over(self) -> None:
         """Begin the journal with the finished cases of the one that is resumed, if any.
@@ -310,7 +310,7 @@ class EnergySession:
             # Before it is remembered: cases that begin under an opening that is nowhere make a journal unreadable.
             self.record(opened)
             self._openings[tuple(devices)] = opened.opening
-        self.record(Began(key=key, opening=self._openings[tuple(devices)]))
+        self.record(Began(key=key, opening=self._openings[tuple(devices)], further=key in self.reopening))
 
     def gpu_baselines(self, gpu: str) -> GpuBaselines:
         """All baselines of a GPU model, read once: they tell how levels scatter there."""

@@ -114,6 +114,7 @@ class EngineWork:
         end: Callable[[], None],
         say: Say,
         probing: Callable[[Engine], HostSpeed | None] = lambda engine: None,
+        expected_seconds: float | None = None,
     ) -> None:
         """Nothing is started.
 
@@ -126,6 +127,7 @@ class EngineWork:
             end: has it ended.
             say: told what is going on.
             probing: what probes the host's processors while an engine serves, None where nothing does.
+            expected_seconds: what starts of its engine took before; None where none is known, or can be started.
         """
         self.name = name
         self.side = side
@@ -139,6 +141,7 @@ class EngineWork:
         self._engine: Engine | None = None
         self._say = say
         self._probing = probing
+        self._expected_seconds = expected_seconds
         self._host: HostSpeed | None = None
         self._windows = 0
 
@@ -149,7 +152,9 @@ class EngineWork:
 
     @property
     def starting_seconds(self) -> float | None:
-        """What the start of its engine took; None for a server that runs."""
+        """What the start of its engine took, or will about take; None for a server that runs."""
+        if self._engine is None:
+            return self._expected_seconds
         return None if self._started.endpoint else self._started.load_seconds
 
     def metered(self, batches: int, window_seconds: float) -> MeteredWindow:

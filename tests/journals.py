@@ -34,6 +34,7 @@ class SimulatedSession:
         noise: float = 0.002,
         board: str = "simulated-board",
         against: str | None = None,
+        engine: str = "{}",
     ) -> None:
         self.path = path
         self._gpu = gpu
@@ -46,9 +47,9 @@ class SimulatedSession:
         self._openings = 0
         self.opened(when=when, boards=(board,))
         stack = {"transformers": "5.0" if when < "2026-02" else "5.1"}
-        self._segment.write(Started(start=self._start, engine="{}", seconds=1.0, stack=stack))
+        self._segment.write(Started(start=self._start, engine=engine, seconds=1.0, stack=stack))
         if against is not None:
-            self._segment.write(Started(start="other", engine="{}", seconds=1.0, stack={"transformers": "4.0"}))
+            self._segment.write(Started(start="other", engine=engine, seconds=1.0, stack={"transformers": "4.0"}))
 
     def opened(self, *, when: str, boards: tuple[str, ...], power_limit_watts: float = 700.0) -> "SimulatedSession":
         """Go on with these boards."""

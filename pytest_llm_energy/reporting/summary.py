@@ -16,7 +16,16 @@ from pytest_llm_energy.reporting.tables import claim_table, level_table, split
 from pytest_llm_energy.reporting.why import serving_first
 from pytest_llm_energy.verdicts.measured import CaseKey, Metered
 from pytest_llm_energy.verdicts.noise import Noise
-from pytest_llm_energy.verdicts.rows import ClaimRow, Gate, LevelRow, Row, by_severity, decided, failing
+from pytest_llm_energy.verdicts.rows import (
+    ClaimRow,
+    Gate,
+    LevelRow,
+    Row,
+    by_severity,
+    decided,
+    failing,
+    open_beside,
+)
 
 State = Literal["judged", "undecided", "skipped", "errored", "metered"]
 
@@ -35,6 +44,7 @@ class CaseOutcome(msgspec.Struct, kw_only=True):
         metered: energy of its valid windows.
         starts: seconds that each engine start took that served it, by the start's id.
         resumed: whether it was measured by the earlier run that this one goes on with.
+        further: whether it was, and this run meters it on.
         measures: whether it measures, and does not judge baselines alone.
     """
 
@@ -47,6 +57,7 @@ class CaseOutcome(msgspec.Struct, kw_only=True):
     metered: Metered = Metered()
     starts: dict[str, float] = msgspec.field(default_factory=dict)
     resumed: bool = False
+    further: bool = False
     measures: bool = True
 
 
@@ -144,6 +155,8 @@ def text_lines(summary: Summary, *, style: str = "simple") -> Iterator[str]:
     if summary.journal:
         yield ""
         yield f"journal: {summary.journal}"
+        if open_beside(summary.rows):
+            yield f"to meter on what is open: --energy-resume {summary.journal} --energy-settle SECONDS"
 
 
 MOST_NOTES = 6
@@ -247,7 +260,9 @@ def _metered(summary: Summary) -> Iterator[str]:
     yield from sorted({f"metered by: {o.source}" for o in summary.outcomes.values() if o.source})
     if summary.resumed:
         count = sum(outcome.resumed for outcome in summary.outcomes.values())
-        yield f"resumed: {count} of {summary.expected} cases from {summary.resumed}"
+        further = sum(outcome.further for outcome in summary.outcomes.values())
+        on = f"; open there, and metered on: {further}" if further else ""
+        yield f"resumed: {count} of {summary.expected} cases from {summary.resumed}{on}"
     if summary.selection:
         yield from selection_lines(summary.selection)
     yield total_line(summary)

@@ -163,6 +163,11 @@ def as_baselines(journal: Journal, *, reason: str) -> dict[str, Baseline]:
 
 def _findings(journal: Journal, what: str) -> dict[str, list[Checked]]:
     """Checks of cases that ran to their end with valid runs, by finding."""
+    if journal.further:
+        raise BaselineError(
+            f"{journal.path} holds cases that a later run metered on, such as {min(journal.further)}; a session is "
+            f"of one run: {what} the journal that it went on from"
+        )
     findings: dict[str, list[Checked]] = {}
     unfinished = journal.unfinished
     for check in journal.measurements:

@@ -9,6 +9,7 @@ import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import get_args
 
@@ -44,6 +45,7 @@ class Journal:
         checks: every check, in order.
         troubles: cases that ended in an error, with the message.
         seconds: how long each case took whose body ran to its end, without engine starts.
+        further: cases that were metered on by a later run.
         torn: lines cut off by a crash, which were left out.
     """
 
@@ -56,6 +58,8 @@ class Journal:
         self.checks: list[Checked] = []
         self.troubles: dict[CaseKey, str] = {}
         self.seconds: dict[CaseKey, float] = {}
+        self.further: set[CaseKey] = set()
+        self._going_on: dict[CaseKey, list[Checked]] = {}
         self._opened: dict[CaseKey, Opened] = {}
         self._began: set[CaseKey] = set()
         self._windowed: dict[CaseKey, list[Reading]] = {}
@@ -67,16 +71,17 @@ class Journal:
                 case Began():
                     self._begin(record)
                 case Ended():
-                    self.seconds[record.key] = record.seconds
+                    self._end(record)
                 case Started():
                     self.starts[record.start] = record
                 case Ran():
                     arms = self._runs.setdefault((record.key, record.series), {})
                     arms.setdefault(record.arm, []).append(record)
                 case Checked():
-                    self.checks.append(record)
+                    self._going_on.get(record.key, self.checks).append(record)
                 case Troubled():
-                    self.troubles[record.key] = record.says
+                    if self._going_on.pop(record.key, None) is None:
+                        self.troubles[record.key] = record.says
                 case Windowed():
                     self._windowed.setdefault(record.key, []).append(record.reading)
             if self.openings and not isinstance(record, Opened | Began | Started):
@@ -121,6 +126,17 @@ class Journal:
         measured = {key for key, _ in self._runs}
         checked = {check.key for check in self.checks}
         return {key for key in self.seconds if key not in self.troubles and (key in checked or key not in measured)}
+
+    def ran(self) -> Iterator[Ran]:
+        """Every run, valid or not, but those of rounds that the checks of its measurement do not reach."""
+        reach: dict[tuple[CaseKey, int], float] = {}
+        for check in self.checks:
+            of, rounds = (check.key, check.series), math.inf if check.rounds is None else check.rounds
+            reach[of] = max(rounds, reach.get(of, 0))
+        for of, arms in self._runs.items():
+            for record in chain.from_iterable(arms.values()):
+                if record.run.round < reach.get(of, math.inf):
+                    yield record
 
     def checks_of(self, key: CaseKey) -> list[Checked]:
         """The checks of one case, in order."""
@@ -179,12 +195,26 @@ class Journal:
             raise JournalError(
                 f"{self.path}: {key} began under {began.opening!r}, and no record 'opened' before it is called so"
             )
+        if began.further:
+            self._going_on[key] = []
+            return
+        self._going_on.pop(key, None)
+        self.further.discard(key)
         self._opened[key] = opened
         self._began.add(key)
         self.checks = [check for check in self.checks if check.key != key]
         self._runs = {of: arms for of, arms in self._runs.items() if of[0] != key}
         for held in (self.troubles, self.seconds, self._windowed):
             held.pop(key, None)
+
+    def _end(self, ended: Ended) -> None:
+        """Let the checks of a case that was metered on count in place of those before."""
+        checks = self._going_on.pop(ended.key, None)
+        if checks:
+            self.checks = [check for check in self.checks if check.key != ended.key] + checks
+            self.further.add(ended.key)
+        before = 0.0 if checks is None else self.seconds.get(ended.key, 0.0)
+        self.seconds[ended.key] = before + ended.seconds
 
     def why_invalid(self, check: Checked, arm: str) -> str:
         """Sentences of the invalid readings of an arm."""

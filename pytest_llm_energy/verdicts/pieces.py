@@ -10,7 +10,7 @@ import msgspec
 from pytest_llm_energy.errors import JournalError
 from pytest_llm_energy.serving.scenario import differences
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
-from pytest_llm_energy.verdicts.records import Began, Opened, Record, Started
+from pytest_llm_energy.verdicts.records import Began, Checked, Opened, Ran, Record, Started
 from pytest_llm_energy.verdicts.segments import segments_folder
 
 CARRIED = "0-resumed.jsonl"
@@ -80,9 +80,17 @@ def read_journals(paths: Sequence[Path]) -> Journal:
 
 def _finished(journal: Journal) -> Iterator[Record]:
     """Conditions and engine starts, and the records that count of the finished cases."""
-    began = {record.key: number for number, record in enumerate(journal.records) if isinstance(record, Began)}
+    # A case that was being metered on when the run was cut has checks and rounds beyond those that count.
+    counting = set(map(id, chain(journal.checks, journal.ran())))
+    began = {
+        record.key: number
+        for number, record in enumerate(journal.records)
+        if isinstance(record, Began) and not record.further
+    }
     for number, record in enumerate(journal.records):
         if isinstance(record, Opened | Started) or (
-            record.key in journal.finished and number >= began.get(record.key, 0)
+            record.key in journal.finished
+            and number >= began.get(record.key, 0)
+            and (id(record) in counting or not isinstance(record, Checked | Ran))
         ):
             yield record

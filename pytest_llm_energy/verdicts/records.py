@@ -43,10 +43,18 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag=
 
 
 class Began(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="began"):
-    """A case began; what was recorded of it before, by a run that was cut, counts no more."""
+    """A case began; what was recorded of it before, by a run that was cut, counts no more.
+
+    Attributes:
+        key: the case.
+        opening: the record of the conditions it is measured under.
+        further: whether what was recorded stands, of a case that had ended, and it is metered on: what follows
+            counts together with that, once the case ends again.
+    """
 
     key: CaseKey
     opening: str
+    further: bool = False
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="ended"):

@@ -259,6 +259,11 @@ def unsettled(rows: Sequence[Row], arms: Collection[str], *, looks: int, startab
     return frozenset(found)
 
 
+def open_beside(rows: Iterable[Row]) -> bool:
+    """Whether a level beside another stack's is open."""
+    return any(isinstance(row, LevelRow) and row.side_by_side and row.verdict == "inconclusive" for row in rows)
+
+
 def decided(rows: Sequence[Row]) -> bool:
     """Whether the rows decide anything: a level judged, or a claim checked."""
     return any(row.verdict in DECIDED for row in rows)

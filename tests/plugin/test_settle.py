@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from pytest_llm_energy.verdicts.journal import read_journal
+from tests.plugin.conftest import SCATTERING
 
 HOST = """
 import itertools, time
@@ -196,40 +197,6 @@ def test_what_there_is_not_enough_time_for_is_not_begun(host: pytest.Pytester, s
     assert result.ret == 5
     assert runs(host) == (most, 3)
 
-
-SCATTERING = """
-import itertools
-from pytest_llm_energy import session
-from pytest_llm_energy.hardware.catalogue import gpu_spec
-from pytest_llm_energy.hardware.detection import Device, Host
-from pytest_llm_energy.metering.meter import Reading
-from pytest_llm_energy.hardware.strangers import Processes
-
-BOARD = Device(index=0, uuid="GPU-simulated-0", name="NVIDIA H200")
-
-class Meter:
-    method, estimated, source = "made-up", False, "a script"
-    # Three rounds of two arms on two stacks; what follows is of the first arm alone.
-    joules = itertools.chain([1.03, 1, 1, 1, 1, 1, 1, 0.98, 1.03, 1, 1, 1], itertools.repeat(1.0))
-
-    def open(self):
-        return self
-
-    def close(self, started, ended):
-        joules = next(self.joules)
-        return Reading(joules=joules, seconds=ended - started, uncertainty_joules=1e-6, method=self.method)
-
-    def abandon(self):
-        pass
-
-    def shutdown(self):
-        pass
-
-def pytest_configure():
-    session.detect = lambda: Host(spec=gpu_spec("h200"), devices=(BOARD,), driver="simulated")
-    session.choose_meter = lambda name, devices, **_: Meter()
-    session.processes_on = lambda uuid, **_: Processes()
-"""
 
 TWO_ARMS = """
 from pytest_llm_energy import Scenario
