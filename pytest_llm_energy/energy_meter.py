@@ -82,6 +82,11 @@ class EnergyMeter:
         return bool(self._series)
 
     @property
+    def interrupted(self) -> bool:
+        """Whether the user interrupted it while verdicts were being settled: it was judged by what there was."""
+        return any(series.interrupted for series in self._series)
+
+    @property
     def windows(self) -> int:
         """How many windows this test has metered so far, validly or not."""
         return len(self._readings)
@@ -281,6 +286,8 @@ class EnergyMeter:
                 self._session.record(Ended(key=self._key, seconds=seconds))
 
     def _measure(self, things: Mapping[str, Scenario | Callable[[], object]], *, control: str | None) -> Measured:
+        if self.interrupted:
+            raise KeyboardInterrupt
         taken = {name for earlier in self._series for name in earlier.identities}
         if again := taken & things.keys():
             raise ScenarioError(f"arm names must differ within a test; measured before: {sorted(again)}")

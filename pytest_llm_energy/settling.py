@@ -19,7 +19,7 @@ def metered_on(
     """Meter what is open as often again as it has been.
 
     What engine starts leave open is metered on new ones; or as before, where time is too short for them. If new
-    ones do not start, what has been metered stands.
+    ones do not start, or the user interrupts, what has been metered stands.
 
     Args:
         series: what has been metered.
@@ -54,6 +54,10 @@ def metered_on(
         try:
             with session.settling():
                 series.meter_again(session.plan, say, why=WHY, only=group, anew=on_new)
+        except KeyboardInterrupt:
+            series.interrupt(group)
+            say(f"interrupted: judged by the {series.rounds} runs an arm that there are, and the run stops")
+            return True
         except EnergyError as error:
             if not on_new:
                 raise

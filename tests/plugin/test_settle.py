@@ -198,6 +198,31 @@ def test_what_there_is_not_enough_time_for_is_not_begun(host: pytest.Pytester, s
     assert runs(host) == (most, 3)
 
 
+def test_who_interrupts_while_a_verdict_is_settled_gets_it_by_the_rounds_that_are_whole(
+    host: pytest.Pytester,
+) -> None:
+    interrupting = """
+import itertools
+numbers, close = itertools.count(1), Meter.close
+def interrupted_once(self, started, ended):
+    if next(numbers) == 12:  # of the sixth round the second one
+        raise KeyboardInterrupt
+    return close(self, started, ended)
+Meter.close = interrupted_once
+"""
+    host.makeconftest(HOST + interrupting)
+    later = "\ndef test_later(energy_meter):\n    assert not energy_meter\n"
+    host.makepyfile(test_spending=SUITE.format(scatter="1.02, 0.98") + later)
+    live = host.runpytest_subprocess(*OPTIONS, "--energy-settle=60", "--energy-journal=run.jsonl")
+    assert live.ret == pytest.ExitCode.INTERRUPTED
+    live.stdout.fnmatch_lines(
+        ["*lean saves against plain*", "*Interrupted: by the user, while a verdict was being settled*"]
+    )
+    assert runs(host) == (5, 3)
+    replayed = host.runpytest_subprocess("--energy-replay=run.jsonl")
+    assert measured(replayed) == measured(live)
+
+
 TWO_ARMS = """
 from pytest_llm_energy import Scenario
 
