@@ -12,7 +12,7 @@ from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.serving.stack import Side
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, Run, counting
-from pytest_llm_energy.verdicts.records import Ran
+from pytest_llm_energy.verdicts.records import Looked, Ran
 from pytest_llm_energy.works import Say, Work
 
 WARMING = 2
@@ -35,7 +35,7 @@ class ArmRuns:
         repeated: whether it was metered again, or that was tried.
         failed: whether metering was broken off; its last rounds are not whole then.
         interrupted: whether the user did that; the rounds that were whole then count.
-        looks: how often what an earlier run metered of it may have been judged.
+        before: what an earlier run judged it by, whose runs it began with.
     """
 
     key: CaseKey
@@ -49,7 +49,7 @@ class ArmRuns:
     repeated: bool = False
     failed: bool = False
     interrupted: bool = False
-    looks: int = 0
+    before: Looked | None = None
     _runs: dict[tuple[str, Side], list[Run]] = field(default_factory=dict)
     _warmed: Warmed = field(default_factory=dict)
     _shortest: dict[tuple[str, Side], float] = field(default_factory=dict)
@@ -133,7 +133,7 @@ class ArmRuns:
             MeasurementError: its arms were others, or served something else.
         """
         checks = [check for check in earlier.checks_of(self.key) if check.series == self.number]
-        runs = [ran for ran in earlier.ran() if (ran.key, ran.series) == (self.key, self.number)]
+        runs = [ran for ran in earlier.ran(self.key) if ran.series == self.number]
         if not checks or not runs:
             return False
         if {ran.arm: ran.identity for ran in runs} != self.identities:
@@ -146,7 +146,9 @@ class ArmRuns:
             self._runs.setdefault(of, []).append(ran.run)
             self._shortest[of] = min(ran.run.reading.seconds, self._shortest.get(of, math.inf))
         self.rounds = 1 + max(ran.run.round for ran in runs)
-        self.looks = max(check.looks for check in checks)
+        latest = max(checks, key=lambda check: check.looks)
+        first = latest.before.first if latest.before else self.rounds
+        self.before = Looked(rounds=self.rounds, looks=latest.looks, first=first)
         self._restarting = math.fsum({work.place: work.starting_seconds or 0.0 for work in self.works}.values())
         return True
 

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_llm_energy import self_test
 from pytest_llm_energy.arm_runs import ArmRuns
-from pytest_llm_energy.errors import EnergyError, JournalError, OutOfMemoryError, ScenarioError
+from pytest_llm_energy.errors import JournalError, OutOfMemoryError, ScenarioError
 from pytest_llm_energy.hardware.catalogue import GpuSpec
 from pytest_llm_energy.hardware.detection import Device
 from pytest_llm_energy.metering.meter import Reading
@@ -22,14 +22,14 @@ from pytest_llm_energy.serving.pool import Engine
 from pytest_llm_energy.serving.scenario import Scenario, distinct_names
 from pytest_llm_energy.serving.stack import Side, Stack
 from pytest_llm_energy.session import EnergySession
-from pytest_llm_energy.settling import metered_on, warn_that_it_stands
+from pytest_llm_energy.settling import settled
 from pytest_llm_energy.verdicts.baselines import Baseline, Published
 from pytest_llm_energy.verdicts.claims import Claim
 from pytest_llm_energy.verdicts.judge import Conditions, judge
 from pytest_llm_energy.verdicts.measured import CaseKey, Measured, Metered
 from pytest_llm_energy.verdicts.noise import Noise
 from pytest_llm_energy.verdicts.records import Checked, Ended, Ran, Troubled, Windowed
-from pytest_llm_energy.verdicts.rows import LOOKS, Row, failing, levels_judged
+from pytest_llm_energy.verdicts.rows import LOOKS, Row, levels_judged
 from pytest_llm_energy.window_reading import WindowReading
 from pytest_llm_energy.works import CallableWork, EngineWork, Work
 
@@ -75,11 +75,19 @@ class EnergyMeter:
     starts: dict[str, float] = field(default_factory=dict)
     _begun: float = field(default_factory=time.monotonic)
     _starting_seconds: float = 0.0
+    _checked: list[Checked] = field(default_factory=list)
+    _begun_further: bool = False
 
     @property
     def measured(self) -> bool:
         """Whether this test has measured arms so far."""
         return bool(self._series)
+
+    @property
+    def stands(self) -> bool:
+        """Whether all that is known of the case is of an earlier run."""
+        left_open = self._key in self._session.reopening and not self._begun_further
+        return left_open or self._session.recorded(self._key) is not None
 
     @property
     def interrupted(self) -> bool:
@@ -188,8 +196,10 @@ class EnergyMeter:
             claim=claim,
             budget=budget,
             figures=(published,) if isinstance(published, str) else tuple(published),
-            looks=series.looks + self._session.looks,
+            # Of each further run half as many errors as of the one before: all together twice as many as of one.
+            looks=2 * max(series.before.looks, self._session.looks) if series.before else self._session.looks,
             levels=not series.judged,
+            before=series.before,
         )
         series.judged = True
         conditions = Conditions(
@@ -202,20 +212,9 @@ class EnergyMeter:
             budget=self._session.options.budget,
             default_budget=self._session.options.default_budget,
         )
-        rows = judge(check, series.measured(), conditions)
-        for look in range(max(1, series.looks), check.looks):
-            looks = check.looks - look
-            if not metered_on(series, rows, arms=check.arms, looks=looks, session=self._session, say=self._say):
-                break
-            rows = judge(check, series.measured(), conditions)
-        if self._session.confirms and not series.repeated and failing(rows, "on"):
-            try:
-                series.meter_again(self._session.plan, self._say, why="would fail")
-            except EnergyError as error:
-                warn_that_it_stands(f"{self._key} fails, and could not be metered again: {error}")
-            else:
-                rows = judge(check, series.measured(), conditions)
-        self._session.record(msgspec.structs.replace(check, rounds=series.rounds))
+        rows = settled(series, check, conditions, session=self._session, say=self._say)
+        self._checked.append(msgspec.structs.replace(check, rounds=series.rounds))
+        self._write()
         self.rows += rows
 
     def replay(self) -> None:
@@ -274,13 +273,13 @@ class EnergyMeter:
 
     def trouble(self, says: str) -> None:
         """Record that the case ended in an error; what cannot be written is in the report all the same."""
-        if not self._session.recorded(self._key):
+        if not self.stands:
             with suppress(JournalError):
                 self._session.record(Troubled(key=self._key, says=says))
 
     def ended(self) -> None:
         """Record that no more comes of the body; a case whose end cannot be written is measured anew if resumed."""
-        if not self._session.recorded(self._key):
+        if not self.stands:
             seconds = time.monotonic() - self._begun - self._starting_seconds
             with suppress(JournalError):
                 self._session.record(Ended(key=self._key, seconds=seconds))
@@ -308,6 +307,11 @@ class EnergyMeter:
         self._series.append(series)
         return series.measured()
 
+    def _write(self) -> None:
+        """Record checks; none where nothing was added to what an earlier run said."""
+        while self._checked and not self.stands:
+            self._session.record(self._checked.pop(0))
+
     def _take_up(self, series: ArmRuns) -> bool:
         """Begin with what an earlier run metered of a case that is metered on; whether there is anything."""
         earlier = self._session.reopening.journal if self._key in self._session.reopening else None
@@ -324,6 +328,10 @@ class EnergyMeter:
         return [f"{name}: {says}" for name, says in found.items() if says]
 
     def _ran(self, ran: Ran) -> None:
+        if self.stands:  # no longer
+            self._begun_further = True
+            self._session.begin(self._key, self.gpu_model.devices)
+            self._write()
         self._session.record(ran)
         self._readings.append(ran.run.reading)
 
@@ -367,7 +375,7 @@ class EnergyMeter:
                 end=partial(self._session.pool.discard, served, stack.side),
                 say=self._say,
                 probing=partial(self._session.host_speed, threads=served.tensor_parallel_size, stacks=len(stacks)),
-                expected_seconds=self._session.reopening.start_seconds(served, stack),
+                expected_seconds=self._session.reopening.start_seconds(served),
             )
             for stack in stacks
             for served in [self._session.as_served(thing, stack.side)]

@@ -25,6 +25,10 @@ class EngineError(EnergyError):
     """An engine could not load, refused the work, ran out of memory or died; carries its last words."""
 
 
+class ServedOtherwiseError(EngineError):
+    """An arm is to have further runs, and is served by another stack than before."""
+
+
 class OutOfMemoryError(EngineError):
     """An engine did not fit into the memory of its devices."""
 

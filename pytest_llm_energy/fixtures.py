@@ -55,7 +55,7 @@ def energy_meter(request: pytest.FixtureRequest, gpu_model: GpuModel) -> EnergyM
         _baseline=read_baseline(session.options.baselines, key.gpu, key.finding),
         _published=read_published(session.options.baselines, key.finding),
     )
-    if not session.recorded(key):
+    if not meter.stands:
         session.begin(key, gpu_model.devices)
     request.node.stash[METER] = meter
     return meter

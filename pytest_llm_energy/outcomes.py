@@ -246,7 +246,7 @@ def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException 
     starts = meter.starts if meter else {}
     measuring = measures(item)
     source = item.config.stash[SESSION].source(key) if measuring else None
-    resumed = measuring and bool(item.config.stash[SESSION].resumed and item.config.stash[SESSION].recorded(key))
+    resumed = bool(item.config.stash[SESSION].resumed and meter and meter.stands)
     if meter is not None and (ended or (stopped and meter.windows)):
         meter.ended()
     if ended or (stopped and rows):
@@ -259,7 +259,7 @@ def _outcome(item: pytest.Item, report: pytest.TestReport, error: BaseException 
             metered=metered,
             starts=starts,
             resumed=resumed,
-            further=measuring and key in item.config.stash[SESSION].reopening,
+            further=measuring and not resumed and key in item.config.stash[SESSION].reopening,
             measures=measuring,
         )
     says = str(error or report.longrepr) or type(error).__name__

@@ -3,10 +3,10 @@
 import statistics
 from collections.abc import Callable, Mapping
 
-from pytest_llm_energy.errors import EnergyError, EngineError
+from pytest_llm_energy.errors import EnergyError, ServedOtherwiseError
 from pytest_llm_energy.options import EnergyConfig
 from pytest_llm_energy.serving.scenario import Scenario, differences
-from pytest_llm_energy.serving.stack import Side, Stack
+from pytest_llm_energy.serving.stack import Side
 from pytest_llm_energy.verdicts.baselines import read_baseline, read_published
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.judge import judge_recorded
@@ -30,14 +30,16 @@ class Reopening:
         """Judge every case that ran to its end, where time to settle verdicts is given.
 
         What a baseline judges is not metered on: it would be of one session more than its runs are. Nor is a case
-        with windows of its own, which its body would meter again.
+        with windows of its own, which its body would meter again, or of servers, which are one engine start however
+        often they are asked.
 
         Args:
             journal: of the earlier run, None for none.
             options: what the command line says.
             gpu_baselines: all blessed sessions of a GPU model, by its key.
         """
-        self.journal = journal if options.settle_seconds else None
+        servers = any(stack.endpoint for stack in options.stacks)
+        self.journal = journal if options.settle_seconds and not servers else None
         self.cases: frozenset[CaseKey] = frozenset()
         if self.journal is not None:
             windowed = {record.key for record in self.journal.records if isinstance(record, Windowed)}
@@ -48,9 +50,13 @@ class Reopening:
         """Whether a case is metered on."""
         return key in self.cases
 
-    def start_seconds(self, scenario: Scenario, stack: Stack) -> float | None:
-        """What starts of a scenario's engine took, None where there were none, and for a server that runs."""
-        started = self.journal.starts.values() if self.journal and not stack.endpoint else ()
+    def leave(self, key: CaseKey) -> None:
+        """Let a case be as it is."""
+        self.cases -= {key}
+
+    def start_seconds(self, scenario: Scenario) -> float | None:
+        """What starts of a scenario's engine took, None where there were none."""
+        started = self.journal.starts.values() if self.journal else ()
         taken = [each.seconds for each in started if each.engine == scenario.engine_key]
         return statistics.fmean(taken) if taken else None
 
@@ -58,15 +64,15 @@ class Reopening:
         """Runs of other stacks are no further runs of an arm.
 
         Raises:
-            EngineError: what serves an arm of a case that is metered on is not what did.
+            ServedOtherwiseError: what serves an arm of a case that is metered on is not what did.
         """
         if self.journal is None or key not in self:
             return
-        before = {ran.run.start for ran in self.journal.ran() if (ran.key, ran.arm, ran.side) == (key, arm, side)}
+        before = {ran.run.start for ran in self.journal.ran(key) if (ran.arm, ran.side) == (arm, side)}
         for start in sorted(before & self.journal.starts.keys()):
             if differs := differences(self.journal.starts[start].stack, stack):
                 where = "" if side == "present" else " on the other stack"
-                raise EngineError(
+                raise ServedOtherwiseError(
                     f"{arm}{where} is served otherwise than in {self.journal.path}: {'; '.join(differs)}; measure "
                     "the case anew, without --energy-resume"
                 )

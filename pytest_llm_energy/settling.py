@@ -5,12 +5,44 @@ import warnings
 from collections.abc import Collection, Sequence
 
 from pytest_llm_energy.arm_runs import ArmRuns
-from pytest_llm_energy.errors import EnergyError
+from pytest_llm_energy.errors import EnergyError, ServedOtherwiseError
 from pytest_llm_energy.session import EnergySession
-from pytest_llm_energy.verdicts.rows import LevelRow, Row, unsettled, wanting_starts
+from pytest_llm_energy.verdicts.judge import Conditions, judge
+from pytest_llm_energy.verdicts.records import Checked
+from pytest_llm_energy.verdicts.rows import LevelRow, Row, failing, unsettled, wanting_starts
 from pytest_llm_energy.works import Say
 
 WHY = "not settled"
+
+
+def settled(
+    series: ArmRuns, check: Checked, conditions: Conditions, *, session: EnergySession, say: Say
+) -> list[Row]:
+    """Judge; meter on what is open, as often as there may be looks; meter once more what would fail.
+
+    Args:
+        series: what has been metered; more is added.
+        check: what is asked.
+        conditions: what it is judged by.
+        session: knows how often, and for how long.
+        say: told what is going on.
+
+    Raises:
+        EnergyError: as of ``metered_on`` and ``judge``.
+    """
+    rows = judge(check, series.measured(), conditions)
+    for look in range(0 if check.before else 1, session.looks):
+        if not metered_on(series, rows, arms=check.arms, looks=session.looks - look, session=session, say=say):
+            break
+        rows = judge(check, series.measured(), conditions)
+    if session.confirms and not series.repeated and failing(rows, "on"):
+        try:
+            series.meter_again(session.plan, say, why="would fail")
+        except EnergyError as error:
+            warn_that_it_stands(f"{series.key} fails, and could not be metered again: {error}")
+        else:
+            rows = judge(check, series.measured(), conditions)
+    return rows
 
 
 def metered_on(
@@ -34,7 +66,7 @@ def metered_on(
         decide, or the time that is left is too short.
 
     Raises:
-        EngineError: an engine that was there failed.
+        EngineError: an engine that was there failed, or a new one is of another stack than an earlier run's.
         MeasurementError: an arm's readings stayed invalid.
     """
     if series.failed:
@@ -59,7 +91,7 @@ def metered_on(
             say(f"interrupted: judged by the {series.rounds} runs an arm that there are, and the run stops")
             return True
         except EnergyError as error:
-            if not on_new:
+            if not on_new or isinstance(error, ServedOtherwiseError):
                 raise
             warn_that_it_stands(f"{series.key} could not be metered on new engine starts: {error}")
             return number > 0

@@ -20,6 +20,16 @@ def cannot_run(session: EnergySession, item: pytest.Item) -> str | None:
         return "left out by the time budget of its run" if left_out else "not in the journal"
     if session.recorded(key):
         return None
+    reason = _lacks(session, item)
+    if reason and key in session.reopening:
+        session.reopening.leave(key)  # what is known of it stands
+        return None
+    return reason
+
+
+def _lacks(session: EnergySession, item: pytest.Item) -> str | None:
+    """Why a case cannot be measured here."""
+    key = item.stash[CASE]
     if key.gpu != session.spec.key:
         return _another_gpu(session, key)
     for engine in sorted({scenario.engine for scenario in markers.scenarios(item)}):

@@ -17,6 +17,7 @@ from pytest_llm_energy.reporting.selection import (
     too_little,
 )
 from pytest_llm_energy.session import EnergySession
+from pytest_llm_energy.verdicts.measured import CaseKey
 
 
 class TimeBudget:
@@ -96,7 +97,7 @@ class TimeBudget:
 
     def _in_order(self, items: Sequence[pytest.Item]) -> list[pytest.Item]:
         """The cases of a GPU model in an order with few engine starts, which need not be that of all cases."""
-        measured = (self._runs(item) and not self._session.recorded(item.stash[CASE]) for item in items)
+        measured = (self._runs(item) and not self._is_known(item.stash[CASE]) for item in items)
         engines = [markers.engine_places(i) if runs else () for i, runs in zip(items, measured, strict=True)]
         return [items[position] for position in engine_order(engines)]
 
@@ -130,11 +131,15 @@ class TimeBudget:
             reserved_seconds=reserved,
         )
 
+    def _is_known(self, key: CaseKey) -> bool:
+        """Whether a case has been measured; metering on where it is open takes what is reserved for that."""
+        return self._session.recorded(key) is not None or key in self._session.reopening
+
     def _candidate(self, item: pytest.Item) -> Candidate:
         key = item.stash[CASE]
         callspec = getattr(item, "callspec", None)
         position = tuple(callspec.indices.values()) if callspec else ()
-        if self._session.recorded(key):
+        if self._is_known(key):
             return Candidate(key=key, position=position, recorded=True)
         serving = self._durations.serving(item)
         return Candidate(

@@ -86,9 +86,10 @@ def bless(
     """Add a journal's sessions to the baselines of the findings it measured.
 
     A journal holds one session, or one per suite run and set of boards where it was resumed or has several; those
-    that are blessed already stay as they are. Sessions are added, never replaced: the first one stays, so that
-    creep since then can be seen. One that raises or lowers a level is where that level's reference begins. Every
-    file is prepared before the first is written.
+    that are blessed already stay as they are. Of a case that a later run metered on it has the first run's
+    rounds. Sessions are added, never replaced: the first one stays, so that creep since then can be seen. One
+    that raises or lowers a level is where that level's reference begins. Every file is prepared before the first
+    is written.
 
     Args:
         journal: what was measured.
@@ -163,14 +164,9 @@ def as_baselines(journal: Journal, *, reason: str) -> dict[str, Baseline]:
 
 def _findings(journal: Journal, what: str) -> dict[str, list[Checked]]:
     """Checks of cases that ran to their end with valid runs, by finding."""
-    if journal.further:
-        raise BaselineError(
-            f"{journal.path} holds cases that a later run metered on, such as {min(journal.further)}; a session is "
-            f"of one run: {what} the journal that it went on from"
-        )
     findings: dict[str, list[Checked]] = {}
     unfinished = journal.unfinished
-    for check in journal.measurements:
+    for check in journal.in_one_run:
         if check.key not in unfinished and all(arm.runs for arm in journal.measured(check).arms):
             findings.setdefault(check.key.finding, []).append(check)
     if not findings:

@@ -40,7 +40,7 @@ def compare(
     baselines = as_baselines(old, reason=str(old.path))
     rows: dict[CaseKey, list[Row]] = {}
     unfinished = new.unfinished
-    for check in new.measurements:
+    for check in new.in_one_run:
         if check.key in unfinished:
             continue
         measured = new.measured(check)

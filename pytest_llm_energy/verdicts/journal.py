@@ -45,7 +45,6 @@ class Journal:
         checks: every check, in order.
         troubles: cases that ended in an error, with the message.
         seconds: how long each case took whose body ran to its end, without engine starts.
-        further: cases that were metered on by a later run.
         torn: lines cut off by a crash, which were left out.
     """
 
@@ -58,35 +57,13 @@ class Journal:
         self.checks: list[Checked] = []
         self.troubles: dict[CaseKey, str] = {}
         self.seconds: dict[CaseKey, float] = {}
-        self.further: set[CaseKey] = set()
-        self._going_on: dict[CaseKey, list[Checked]] = {}
+        self._going_on: dict[CaseKey, list[Record]] = {}
         self._opened: dict[CaseKey, Opened] = {}
         self._began: set[CaseKey] = set()
         self._windowed: dict[CaseKey, list[Reading]] = {}
         self._runs: dict[tuple[CaseKey, int], dict[str, list[Ran]]] = {}
         for record in self.records:
-            match record:
-                case Opened():
-                    self.openings.append(record)
-                case Began():
-                    self._begin(record)
-                case Ended():
-                    self._end(record)
-                case Started():
-                    self.starts[record.start] = record
-                case Ran():
-                    arms = self._runs.setdefault((record.key, record.series), {})
-                    arms.setdefault(record.arm, []).append(record)
-                case Checked():
-                    self._going_on.get(record.key, self.checks).append(record)
-                case Troubled():
-                    if self._going_on.pop(record.key, None) is None:
-                        self.troubles[record.key] = record.says
-                case Windowed():
-                    self._windowed.setdefault(record.key, []).append(record.reading)
-            if self.openings and not isinstance(record, Opened | Began | Started):
-                # Schema 1 does not say under which opening a case was measured: take the last before it.
-                self._opened.setdefault(record.key, self.openings[-1])
+            self._read(record)
         if not self.openings:
             raise JournalError(f"{path} does not say under which conditions it was measured: no record 'opened'")
         if any((o.gpu, o.method) != (self.opened.gpu, self.opened.method) for o in self.openings):
@@ -127,16 +104,11 @@ class Journal:
         checked = {check.key for check in self.checks}
         return {key for key in self.seconds if key not in self.troubles and (key in checked or key not in measured)}
 
-    def ran(self) -> Iterator[Ran]:
-        """Every run, valid or not, but those of rounds that the checks of its measurement do not reach."""
-        reach: dict[tuple[CaseKey, int], float] = {}
-        for check in self.checks:
-            of, rounds = (check.key, check.series), math.inf if check.rounds is None else check.rounds
-            reach[of] = max(rounds, reach.get(of, 0))
-        for of, arms in self._runs.items():
-            for record in chain.from_iterable(arms.values()):
-                if record.run.round < reach.get(of, math.inf):
-                    yield record
+    def ran(self, key: CaseKey | None = None) -> Iterator[Ran]:
+        """Every run that may count, valid or not: of a case, or of all."""
+        for (of, _), arms in self._runs.items():
+            if key in (None, of):
+                yield from chain.from_iterable(arms.values())
 
     def checks_of(self, key: CaseKey) -> list[Checked]:
         """The checks of one case, in order."""
@@ -170,6 +142,14 @@ class Journal:
             first.setdefault((check.key, check.series), msgspec.structs.replace(check, rounds=None))
         return list(first.values())
 
+    @property
+    def in_one_run(self) -> list[Checked]:
+        """The same; of what later runs metered on, the first one's rounds alone: those of one session."""
+        return [
+            msgspec.structs.replace(check, rounds=check.before.first if check.before else None)
+            for check in self.measurements
+        ]
+
     def measured(self, check: Checked) -> Measured:
         """What a check was about, with its valid runs as far as it was judged by them."""
         ran = self._runs.get((check.key, check.series), {})
@@ -199,7 +179,6 @@ class Journal:
             self._going_on[key] = []
             return
         self._going_on.pop(key, None)
-        self.further.discard(key)
         self._opened[key] = opened
         self._began.add(key)
         self.checks = [check for check in self.checks if check.key != key]
@@ -207,13 +186,40 @@ class Journal:
         for held in (self.troubles, self.seconds, self._windowed):
             held.pop(key, None)
 
+    def _read(self, record: Record) -> None:
+        match record:
+            case Opened():
+                self.openings.append(record)
+            case Began():
+                self._begin(record)
+            case Started():
+                self.starts[record.start] = record
+            case Ended():
+                self._end(record)
+            case Ran() | Checked() if record.key in self._going_on:
+                self._going_on[record.key].append(record)
+            case Ran():
+                arms = self._runs.setdefault((record.key, record.series), {})
+                arms.setdefault(record.arm, []).append(record)
+            case Checked():
+                self.checks.append(record)
+            case Troubled():
+                if self._going_on.pop(record.key, None) is None:
+                    self.troubles[record.key] = record.says
+            case Windowed():
+                self._windowed.setdefault(record.key, []).append(record.reading)
+        if self.openings and not isinstance(record, Opened | Began | Started):
+            # Schema 1 does not say under which opening a case was measured: take the last before it.
+            self._opened.setdefault(record.key, self.openings[-1])
+
     def _end(self, ended: Ended) -> None:
-        """Let the checks of a case that was metered on count in place of those before."""
-        checks = self._going_on.pop(ended.key, None)
-        if checks:
-            self.checks = [check for check in self.checks if check.key != ended.key] + checks
-            self.further.add(ended.key)
-        before = 0.0 if checks is None else self.seconds.get(ended.key, 0.0)
+        """Let what was metered on of a case count: its runs beside those before, its checks in their place."""
+        further = self._going_on.pop(ended.key, None)
+        before = 0.0 if further is None else self.seconds.get(ended.key, 0.0)
+        if further:
+            self.checks = [check for check in self.checks if check.key != ended.key]
+        for record in further or ():
+            self._read(record)
         self.seconds[ended.key] = before + ended.seconds
 
     def why_invalid(self, check: Checked, arm: str) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import statistics as stats
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -81,7 +81,7 @@ def judge(check: Checked, measured: Measured, conditions: Conditions) -> list[Ro
         case = conditions.baseline.cases.get(check.key.case) if conditions.baseline else None
         absent = case.absent if case else {}
         rows += judge_claim(
-            check.claim, measured, figure, absent=absent, noise=conditions.noise, alpha=ALPHA / check.looks
+            check.claim, measured, figure, absent=absent, noise=conditions.noise, alpha=_alpha(check, measured.arms)
         )
     return rows
 
@@ -135,6 +135,13 @@ def judge_recorded(
     return rows
 
 
+def _alpha(check: Checked, arms: Sequence[Arm]) -> float:
+    """Chance per bound that it excludes the truth, of what is judged by the runs of these arms together."""
+    before = check.before
+    further = before is None or all(max(run.round for run in arm.runs) >= before.rounds for arm in arms)
+    return ALPHA / (check.looks if before is None or further else before.looks)
+
+
 def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Conditions) -> LevelRow:
     key = measured.key
     baseline = conditions.baseline
@@ -159,7 +166,7 @@ def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Condi
     )
     reason = note = None
     judged = gated(arm, key)
-    alpha = ALPHA / check.looks
+    alpha = _alpha(check, [arm])
     if arm.against:
         # How windows of a GPU spread is known; those of a CPU spread as its other tenants have it.
         window = conditions.noise.windows_of(arm.identity) if judged else None

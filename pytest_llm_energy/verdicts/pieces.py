@@ -80,7 +80,7 @@ def read_journals(paths: Sequence[Path]) -> Journal:
 
 def _finished(journal: Journal) -> Iterator[Record]:
     """Conditions and engine starts, and the records that count of the finished cases."""
-    # A case that was being metered on when the run was cut has checks and rounds beyond those that count.
+    # A case that was being metered on when a run was cut has runs, and may have checks, that do not count.
     counting = set(map(id, chain(journal.checks, journal.ran())))
     began = {
         record.key: number

@@ -97,6 +97,20 @@ class Windowed(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", ta
     reading: Reading
 
 
+class Looked(msgspec.Struct, frozen=True, kw_only=True):
+    """What an earlier run judged a measurement by, that is metered on.
+
+    Attributes:
+        rounds: how many rounds of runs.
+        looks: how often it may have been judged by them.
+        first: how many of the rounds are of the first of the runs so far.
+    """
+
+    rounds: int
+    looks: int
+    first: int
+
+
 class Checked(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="checked"):
     """A test asked for a verdict.
 
@@ -112,6 +126,8 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag
         looks: how often it may be judged, with more runs each time; the chance of an error is shared among them.
         levels: whether the levels are judged too; of several checks of one measurement, the first judges them.
         rounds: how many rounds of runs it was judged by, as a later check of them may have had more; None for all.
+        before: what an earlier run judged it by, where it was metered on; an arm without further runs is judged as
+            it was then.
     """
 
     key: CaseKey
@@ -125,6 +141,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag
     looks: int = 1
     levels: bool = True
     rounds: int | None = None
+    before: Looked | None = None
 
 
 class Troubled(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="troubled"):

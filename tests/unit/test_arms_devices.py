@@ -29,6 +29,7 @@ def test_an_arm_is_charged_for_its_own_devices_and_a_server_for_all_it_runs_on(
 ) -> None:
     session: Any = SimpleNamespace(
         host_speed=lambda engine, **_: None,
+        reopening=SimpleNamespace(start_seconds=lambda scenario: None),
         servers={"present": endpoint} if endpoint else {},
         options=SimpleNamespace(stacks=(Stack(endpoint=endpoint),)),
         meter=lambda devices: SimpleNamespace(uuids=[device.uuid for device in devices]),

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pytest_llm_energy import Scenario
-from pytest_llm_energy.errors import EngineError
+from pytest_llm_energy.errors import ServedOtherwiseError
 from pytest_llm_energy.options import EnergyConfig
 from pytest_llm_energy.reopening import Reopening
 from pytest_llm_energy.serving.stack import Stack
@@ -37,14 +37,27 @@ def test_only_what_serves_alike_meters_on(reopening: Reopening) -> None:
     reopening.assert_served_alike(OPEN, "alone", "present", {"transformers": "5.0"})
     reopening.assert_served_alike(SETTLED, "alone", "present", {"transformers": "5.1"})  # is not metered on
     says = r"alone on the other stack is served otherwise than in \S+: transformers: 4.0 -> 4.1; measure"
-    with pytest.raises(EngineError, match=says):
+    with pytest.raises(ServedOtherwiseError, match=says):
         reopening.assert_served_alike(OPEN, "alone", "against", {"transformers": "4.1"})
+
+
+def test_a_server_is_one_engine_start_and_its_cases_stay_open(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    session = SimulatedSession(tmp_path / "run.jsonl", noise=0.01, against="the old one")
+    session.case("batching", "open", {"alone": (PLAIN, 2.0)}, against={"alone": 2.0 / 1.029}, runs=12)
+    options = replace(
+        EnergyConfig.from_pytest_config(request.config),
+        settle_seconds=60.0,
+        baselines=tmp_path,
+        stacks=(Stack(endpoint="http://localhost:1"),),
+    )
+    assert not Reopening(read_journal(session.path), options, lambda gpu: UNMEASURED).cases
 
 
 def test_what_starts_took_is_about_what_further_ones_will(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     session = SimulatedSession(tmp_path / "run.jsonl", against="the old one", engine=PLAIN.engine_key)
     options = replace(EnergyConfig.from_pytest_config(request.config), settle_seconds=60.0, baselines=tmp_path)
     reopening = Reopening(read_journal(session.path), options, lambda gpu: UNMEASURED)
-    assert reopening.start_seconds(PLAIN, Stack()) == 1.0
-    assert reopening.start_seconds(PLAIN.replace(model="OLMo-1B"), Stack()) is None
-    assert reopening.start_seconds(PLAIN, Stack(endpoint="http://localhost:1")) is None
+    assert reopening.start_seconds(PLAIN) == 1.0
+    assert reopening.start_seconds(PLAIN.replace(model="OLMo-1B")) is None
