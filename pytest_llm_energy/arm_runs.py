@@ -133,8 +133,9 @@ class ArmRuns:
             MeasurementError: its arms were others, or served something else.
         """
         checks = [check for check in earlier.checks_of(self.key) if check.series == self.number]
-        runs = [ran for ran in earlier.ran(self.key) if ran.series == self.number]
-        if not checks or not runs:
+        last = max((math.inf if check.rounds is None else check.rounds for check in checks), default=0)
+        runs = [ran for ran in earlier.ran(self.key) if ran.series == self.number and ran.run.round < last]
+        if not runs:
             return False
         if {ran.arm: ran.identity for ran in runs} != self.identities:
             raise MeasurementError(
@@ -157,7 +158,7 @@ class ArmRuns:
         self.interrupted = True
         of_each = [self._runs.get((work.name, work.side), []) for work in self.works if work.name in arms]
         whole = set.intersection(*({run.round for run in runs} for runs in of_each))
-        self.rounds = max(self.rounds, *(number + 1 for number in whole))
+        self.rounds = max([self.rounds, *(number + 1 for number in whole)])
 
     def rounds_of(self, arms: Collection[str]) -> int:
         """Rounds in which each of these arms has a run."""
