@@ -148,8 +148,7 @@ class ArmRuns:
             self._shortest[of] = min(ran.run.reading.seconds, self._shortest.get(of, math.inf))
         self.rounds = 1 + max(ran.run.round for ran in runs)
         latest = max(checks, key=lambda check: check.looks)
-        first = latest.before.first if latest.before else self.rounds
-        self.before = Looked(rounds=self.rounds, looks=latest.looks, first=first)
+        self.before = Looked(rounds=self.rounds, looks=latest.looks, before=latest.before)
         self._restarting = math.fsum({work.place: work.starting_seconds or 0.0 for work in self.works}.values())
         return True
 

@@ -145,10 +145,13 @@ class Journal:
     @property
     def in_one_run(self) -> list[Checked]:
         """The same; of what later runs metered on, the first one's rounds alone: those of one session."""
-        return [
-            msgspec.structs.replace(check, rounds=check.before.first if check.before else None)
-            for check in self.measurements
-        ]
+        found = []
+        for check in self.measurements:
+            before = check.before
+            while before is not None and before.before is not None:
+                before = before.before
+            found.append(msgspec.structs.replace(check, rounds=before.rounds if before else None))
+        return found
 
     def measured(self, check: Checked) -> Measured:
         """What a check was about, with its valid runs as far as it was judged by them."""

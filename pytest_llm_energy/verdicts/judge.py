@@ -137,9 +137,11 @@ def judge_recorded(
 
 def _alpha(check: Checked, arms: Sequence[Arm]) -> float:
     """Chance per bound that it excludes the truth, of what is judged by the runs of these arms together."""
-    before = check.before
-    further = before is None or all(max(run.round for run in arm.runs) >= before.rounds for arm in arms)
-    return ALPHA / (check.looks if before is None or further else before.looks)
+    reached = min(max(run.round for run in arm.runs) for arm in arms)
+    looks, before = check.looks, check.before
+    while before is not None and reached < before.rounds:  # a later run added nothing to them
+        looks, before = before.looks, before.before
+    return ALPHA / looks
 
 
 def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Conditions) -> LevelRow:

@@ -103,12 +103,12 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         rounds: how many rounds of runs.
         looks: how often it may have been judged by them.
-        first: how many of the rounds are of the first of the runs so far.
+        before: the same of the run before that, which it metered on; None for the first.
     """
 
     rounds: int
     looks: int
-    first: int
+    before: "Looked | None" = None
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="checked"):

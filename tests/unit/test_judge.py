@@ -13,7 +13,7 @@ from pytest_llm_energy.verdicts.baselines import Baseline, BaselineCase, Publish
 from pytest_llm_energy.verdicts.claims import Claim
 from pytest_llm_energy.verdicts.judge import Conditions, decide, judge
 from pytest_llm_energy.verdicts.measured import Arm, Measured
-from pytest_llm_energy.verdicts.records import Checked
+from pytest_llm_energy.verdicts.records import Checked, Looked
 from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow, unsettled
 from pytest_llm_energy.verdicts.statistics import Interval, runs_to_tell
 from tests.unit.measurements import KEY, PLAIN, arm, compared
@@ -122,6 +122,27 @@ def test_stacks_side_by_side_on_a_gpu_are_judged_with_what_is_known_of_its_windo
     assert on_gpu is not None
     assert on_cpu is not None
     assert on_gpu.joules.half_width < on_cpu.joules.half_width
+
+
+def test_each_level_is_judged_by_the_looks_of_the_run_that_metered_it_last() -> None:
+    first = Looked(rounds=3, looks=1)
+    check = Checked(
+        key=KEY, series=0, tp=1, arms=("arm",), looks=20, before=Looked(rounds=6, looks=10, before=first)
+    )
+
+    def half_width(runs: int, check: Checked) -> float:
+        made = arm("arm", [1.0, 1.01, 0.99] * (runs // 3))
+        made = msgspec.structs.replace(made, against=arm("arm", [1.0] * runs).runs)
+        measured = Measured(key=KEY, series=0, arms=(made,))
+        (row,) = judge(check, measured, Conditions(fingerprint=HERE, stacks={}))
+        assert isinstance(row, LevelRow)
+        assert row.change
+        return row.change.joules.half_width
+
+    for runs, looks in ((3, 1), (6, 10), (9, 20)):
+        alone = msgspec.structs.replace(check, looks=looks, before=None)
+        assert half_width(runs, check) == half_width(runs, alone)
+    assert half_width(3, check) < half_width(3, msgspec.structs.replace(check, before=None))
 
 
 @pytest.mark.parametrize("probed", [True, False])
