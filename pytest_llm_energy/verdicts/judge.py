@@ -28,7 +28,16 @@ from pytest_llm_energy.verdicts.reference import (
     gated,
     reference_of,
 )
-from pytest_llm_energy.verdicts.rows import Change, LevelReason, LevelRow, LevelVerdict, Row, limited_by_starts
+from pytest_llm_energy.verdicts.rows import (
+    ENOUGH_STARTS,
+    Change,
+    LevelReason,
+    LevelRow,
+    LevelVerdict,
+    Row,
+    limited_by_starts,
+    told_by_few_starts,
+)
 from pytest_llm_energy.verdicts.statements import judge_claim, published_figure
 from pytest_llm_energy.verdicts.statistics import ALPHA, Interval, runs_to_tell
 
@@ -210,6 +219,10 @@ def _what_would_tell(row: LevelRow, change: Change, runs: int | None, *, server:
         return by_runs if runs else f"{by_runs}: more engine starts may (--energy-starts 3 --energy-runs 6)"
     if runs and not limited_by_starts(change):
         return by_runs
+    if told_by_few_starts(change, row.starts):
+        runs = max(row.runs, needs_pairs(ENOUGH_STARTS))
+        more = f"more would (--energy-starts {ENOUGH_STARTS} --energy-runs {runs})"
+        return f"{row.starts} engine starts hardly tell how they scatter: {more}"
     return _starts_that_would_tell(row, change) or by_runs
 
 

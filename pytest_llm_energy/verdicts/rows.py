@@ -171,6 +171,13 @@ ROUGHLY = 2
 """How many times more runs than there will be a level may seem to need: three runs tell their own spread so roughly
 that a sharper rule gave up on one regression of 6 % in twenty (``benchmarks/gate_power.py``)."""
 
+ENOUGH_STARTS = 4
+"""Of fewer engine starts that scatter by more than others are known to, an interval is tens to hundreds of standard
+errors wide; what more of them would tell cannot be read from it."""
+
+BEYOND_KNOWN = 0.1
+"""Engine starts that scatter as is known make no interval so wide."""
+
 DECIDED = frozenset({"ok", "improved", "regressed", "confirms", "contradicts", "absent", "new"})
 FAILING = {
     "off": frozenset[str](),
@@ -214,6 +221,12 @@ def limited_by_starts(change: Change) -> bool:
     return change.side_by_side and 2 * starts**2 > (change.joules.half_width - change.joules.floor) ** 2
 
 
+def told_by_few_starts(change: Change, starts: int) -> bool:
+    """Whether so many engine starts scatter by more than is known of others, too few to tell how much."""
+    beyond = change.joules.fixed - change.joules.floor > BEYOND_KNOWN
+    return beyond and limited_by_starts(change) and 1 < starts < ENOUGH_STARTS
+
+
 def wanting_starts(rows: Iterable[Row], arms: Collection[str]) -> frozenset[str]:
     """Those of the arms that engine starts leave open, or that have been on several: windows alone tell less."""
     return frozenset(
@@ -246,9 +259,12 @@ def unsettled(rows: Sequence[Row], arms: Collection[str], *, looks: int, startab
             continue
         if isinstance(row, ClaimRow):
             return frozenset(arms)
-        if row.change and row.change.to_probe and row.runs * 2**looks >= needs_pairs(row.starts):
+        if not row.change:
+            continue
+        to_probe = row.change.to_probe and row.runs * 2**looks >= needs_pairs(row.starts)
+        if to_probe or (startable and looks and told_by_few_starts(row.change, row.starts)):
             found.add(row.arm)
-        elif row.change and in_reach(
+        elif in_reach(
             row.change.joules,
             row.budget,
             runs=row.runs,

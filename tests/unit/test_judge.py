@@ -176,15 +176,16 @@ def test_a_level_beside_another_stack_is_judged_at_equal_speed_of_the_host_where
 
 
 @pytest.mark.parametrize(
-    ("level", "says"),
+    ("levels", "says"),
     [
-        (1.0265, "about 8 engine starts would tell (--energy-starts 8 --energy-runs 18)"),
-        (1.0295, "more than 30 engine starts would have to tell"),
+        ((1.0265, 1.0265), "about 8 engine starts would tell (--energy-starts 8 --energy-runs 18)"),
+        ((1.0295, 1.0295), "more than 30 engine starts would have to tell"),
+        ((1.0, 1.06), "2 engine starts hardly tell how they scatter: more would (--energy-starts 4 "),
     ],
 )
-def test_engine_starts_are_asked_for_where_they_leave_a_level_open(level: float, says: str) -> None:
-    alike = [1.0, 1.0001] * 3
-    made = msgspec.structs.replace(arm("arm", [level * x for x in alike]), against=arm("arm", alike).runs)
+def test_engine_starts_are_asked_for_where_they_leave_a_level_open(levels: tuple[float, float], says: str) -> None:
+    made = arm("arm", [*levels] * 3)
+    made = msgspec.structs.replace(made, against=arm("arm", [1.0, 1.0001] * 3).runs)
     starts = [
         tuple(msgspec.structs.replace(run, start=f"{side} {run.round % 2}") for run in runs)
         for side, runs in (("now", made.runs), ("then", made.against))

@@ -6,7 +6,7 @@ import pytest
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.causes import Cause
 from pytest_llm_energy.verdicts.noise import ASSUMED, Component
-from pytest_llm_energy.verdicts.rows import PATIENT_LOOKS, Change, LevelRow, in_reach, wanting_starts
+from pytest_llm_energy.verdicts.rows import PATIENT_LOOKS, Change, LevelRow, in_reach, unsettled, wanting_starts
 from pytest_llm_energy.verdicts.statistics import TELLING, Interval
 from tests.unit.measurements import KEY
 
@@ -82,6 +82,18 @@ def test_what_neither_runs_nor_engine_starts_lessen_is_no_reason_for_either() ->
     assert row.change
     change = msgspec.structs.replace(row.change, joules=own_doing)
     assert not wanting_starts([msgspec.structs.replace(row, change=change)], {"only"})
+
+
+def test_engine_starts_too_few_to_tell_how_they_scatter_are_a_reason_for_more_of_them() -> None:
+    disagreeing = msgspec.structs.replace(level(0.01, 20.0, 19.0), starts=2)
+    assert unsettled([disagreeing], {"only"}, looks=1, startable=True) == {"only"}
+    assert wanting_starts([disagreeing], {"only"}) == {"only"}
+    assert not unsettled([disagreeing], {"only"}, looks=1)
+    assert not unsettled([disagreeing], {"only"}, looks=0, startable=True)
+    enough = msgspec.structs.replace(disagreeing, starts=4)
+    assert not unsettled([enough], {"only"}, looks=1, startable=True)
+    on_its_budget = msgspec.structs.replace(level(0.029, 0.02, 0.018), starts=2)  # scatters as others do
+    assert not unsettled([on_its_budget], {"only"}, looks=1, startable=True)
 
 
 @pytest.mark.parametrize("others", [0.0005, 0.1])
