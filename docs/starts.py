@@ -3,14 +3,14 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tabulate import tabulate
 
 from docs.journals import fenced, read
 from pytest_llm_energy.verdicts.covariance import through
-from pytest_llm_energy.verdicts.measured import Run
+from pytest_llm_energy.verdicts.measured import Arm, Run
 from pytest_llm_energy.verdicts.scatter import Group, Spread, likeliest
 from pytest_llm_energy.verdicts.statistics import TELLING
 
@@ -45,7 +45,7 @@ class Found(NamedTuple):
 
 def host_starts(*names: str) -> str:
     """By how much pairs of engine starts differ in the time of work that waits for its host, and how surely."""
-    found = [(name.rpartition("/")[2], one) for name in names for one in _starts(name)]
+    found = list(_starts(names))
     groups = [Group(Spread(one.value**2, 1), Spread(one.variance, one.pairs - 1)) for _, one in found]
     sd = math.sqrt(likeliest(groups))
     low, high = _range([one for _, one in found])
@@ -75,11 +75,11 @@ def host_starts(*names: str) -> str:
     )
 
 
-def _starts(name: str) -> Iterator[Found]:
-    journal = read(name)
-    arms = [arm for check in journal.measurements for arm in journal.measured(check).arms]
+def _starts(names: Sequence[str]) -> Iterator[tuple[str, Found]]:
+    """Each pair of engine starts with the first of the journals that have windows of it."""
     of_starts: dict[tuple[str, str], list[Found]] = defaultdict(list)
-    for arm in arms:
+    first: dict[tuple[str, str], str] = {}
+    for name, arm in ((each, arm) for each in names for arm in _arms(each)):
         others = {run.round: run for run in arm.against}
         pairs: dict[tuple[str, str], list[tuple[Run, Run]]] = defaultdict(list)
         for run in arm.runs:
@@ -88,14 +88,24 @@ def _starts(name: str) -> Iterator[Found]:
         for starts, windows in pairs.items():
             if (one := _found(windows)) is not None:
                 of_starts[starts].append(one)
-    for found in of_starts.values():
+                first.setdefault(starts, name.rpartition("/")[2])
+    for starts, found in of_starts.items():
         weights = [1 / one.variance for one in found]
-        yield Found(
-            value=statistics.fmean([one.value for one in found], weights),
-            variance=1 / math.fsum(weights),
-            pairs=sum(one.pairs for one in found),
-            probed=all(one.probed for one in found),
+        yield (
+            first[starts],
+            Found(
+                value=statistics.fmean([one.value for one in found], weights),
+                variance=1 / math.fsum(weights),
+                pairs=sum(one.pairs for one in found),
+                probed=all(one.probed for one in found),
+            ),
         )
+
+
+def _arms(name: str) -> Iterator[Arm]:
+    journal = read(name)
+    for check in journal.measurements:
+        yield from journal.measured(check).arms
 
 
 def _found(windows: list[tuple[Run, Run]]) -> Found | None:
