@@ -44,7 +44,7 @@ SESSIONS = (
 
 SAME_STACK = (
     *(f"h200/same-stack-{name}" for name in ("twice", "three-starts", "graphs-and-drafts")),
-    *(f"h200-busy-host/same-stack-{number}" for number in (*range(1, 17), 19, *range(21, 25))),
+    *(f"h200-busy-host/same-stack-{number}" for number in (*range(1, 17), 19, *range(21, 26))),
 )
 """Journals of a stack measured beside itself; of what a later run metered on, that of both runs alone."""
 

@@ -58,7 +58,7 @@ H200_PARTS: dict[str, Callable[[], str]] = {
     "h200-new-probes": partial(probes, *(f"h200-busy-host/same-stack-{n}" for n in (19, 20))),
     "h200-probed": partial(h200.against, *(f"same-stack-{n}" for n in (17, 18)), folder="h200-busy-host"),
     "h200-new-starts": partial(h200.against, *(f"same-stack-{n}" for n in (19, 20)), folder="h200-busy-host"),
-    "h200-metered-on": partial(h200.against, *(f"same-stack-{n}" for n in range(21, 25)), folder="h200-busy-host"),
+    "h200-metered-on": partial(h200.against, *(f"same-stack-{n}" for n in range(21, 26)), folder="h200-busy-host"),
     "h200-host-starts": partial(host_starts, *h200.SAME_STACK),
     "h200-waiting": partial(h200.waiting, *(f"same-stack-{n}" for n in range(5, 11)), folder="h200-busy-host"),
     "h200-equal-speed": partial(h200.at_equal_speed, *h200.SAME_STACK),

@@ -10,9 +10,9 @@ from pytest_llm_energy.verdicts.noise import Component, Noise
 from pytest_llm_energy.verdicts.scatter import Spread, summed, within
 from pytest_llm_energy.verdicts.statistics import ALPHA, TELLING, Interval, mean_interval, relative
 
-PROCESSES = Component(sd=0.0161, freedom=20.0)
+PROCESSES = Component(sd=0.0158, freedom=18.0)
 """How engine starts of one stack differ in the time that the host's part of their work takes on processors as fast.
-Pairs of them on hosts of H200s differ by 2.3 %, 95 % sure of 1.7 to 3.2 (docs/h200.md): about so many degrees."""
+Pairs of them on hosts of H200s differ by 2.2 %, 95 % sure of 1.6 to 3.1 (docs/h200.md): about so many degrees."""
 
 SHARED = math.log(2)
 """By how much, as a log, a core may be slower while the other half of it is busy: hosts of H200s lose a factor of
