@@ -163,11 +163,15 @@ class ArmRuns:
         """Rounds in which each of these arms has a run."""
         return len(set.intersection(*({run.round for run in self._runs[name, "present"]} for name in arms)))
 
+    def starts_of(self, arms: Collection[str]) -> int:
+        """Engine starts a side, of the arm that has had the most."""
+        return max(len({run.start for run in self._runs[name, "present"]}) for name in arms)
+
     def alike(self, arms: Collection[str]) -> list[frozenset[str]]:
         """The arms in groups that have as many rounds and engine starts each."""
         groups: dict[tuple[int, int], set[str]] = {}
         for name in sorted(arms):
-            groups.setdefault((self.rounds_of({name}), self._starts_of({name})), set()).add(name)
+            groups.setdefault((self.rounds_of({name}), self.starts_of({name})), set()).add(name)
         return list(map(frozenset, groups.values()))
 
     def startable(self, arms: Collection[str]) -> bool:
@@ -175,32 +179,45 @@ class ArmRuns:
         chosen = [work for work in self.works if work.name in arms]
         return not self._in_turn and all(work.starting_seconds is not None for work in chosen)
 
-    def seconds_again(self, arms: Collection[str], *, anew: bool = False) -> float:
+    def seconds_again(self, arms: Collection[str], *, rounds: int | None = None, starts: int = 0) -> float:
         """About what ``meter_again`` takes of these arms: windows, and engine starts if the last ones had some.
 
         Args:
             arms: their names.
-            anew: whether on as many further engine starts.
+            rounds: how many; None for as many as all of them have.
+            starts: on how many further engine starts, 0 for those that are there.
         """
-        chosen = [work for work in self.works if work.name in arms]
-        one = math.fsum(self._shortest[work.name, work.side] for work in chosen)
-        if not anew:
-            return self.rounds_of(arms) * one + self._restarting
-        starting = math.fsum({work.place: work.starting_seconds or 0.0 for work in chosen}.values())
-        beginning = max(starting + WARMING * one, self._beginning)
-        return self.rounds_of(arms) * one + self._starts_of(arms) * beginning
+        rounds = self.rounds_of(arms) if rounds is None else rounds
+        return rounds * self.round_seconds(arms) + (starts * self.start_seconds(arms) or self._restarting)
+
+    def round_seconds(self, arms: Collection[str]) -> float:
+        """About what a round of these arms takes, on either stack."""
+        return math.fsum(self._shortest[work.name, work.side] for work in self.works if work.name in arms)
+
+    def start_seconds(self, arms: Collection[str]) -> float:
+        """About what it takes until these arms are warm on new engine starts, one of each engine."""
+        places = {work.place: work.starting_seconds or 0.0 for work in self.works if work.name in arms}
+        return max(math.fsum(places.values()) + WARMING * self.round_seconds(arms), self._beginning)
 
     def meter_again(
-        self, plan: Plan, say: Say, *, why: str, only: Collection[str] | None = None, anew: bool = False
+        self,
+        plan: Plan,
+        say: Say,
+        *,
+        why: str,
+        only: Collection[str] | None = None,
+        rounds: int | None = None,
+        starts: int = 0,
     ) -> None:
-        """Meter arms as often again as they have been, in rounds that all of them have, for a reason that is said.
+        """Meter arms again, for a reason that is said.
 
         Args:
             plan: how; its runs are overridden.
             say: told what is going on.
             why: the reason.
             only: the arms; None for all.
-            anew: whether on as many further engine starts as there have been.
+            rounds: how many; None for as many as all of them have.
+            starts: on how many further engine starts, 0 for those that are there.
 
         Raises:
             EngineError: an engine failed.
@@ -210,12 +227,11 @@ class ArmRuns:
         arms = self.identities.keys() if only is None else only
         names = "an arm" if len(arms) == len(self.identities) else f"of {', '.join(sorted(arms))}"
         runs = self.rounds_of(arms)
-        starts, on = plan.starts, ""
-        if anew:
-            starts = self._starts_of(arms)
-            on = " on a new engine start" if starts == 1 else f" on {starts} new engine starts"
-        say(f"{why} by {runs} runs {names}: as many again{on}")
-        self.meter(replace(plan, runs=runs, starts=starts), say, only=arms, anew=anew)
+        further = runs if rounds is None else rounds
+        more = "as many again" if further == runs else f"{further} more"
+        on = "" if not starts else f" on {starts} new engine starts" if starts > 1 else " on a new engine start"
+        say(f"{why} by {runs} runs {names}: {more}{on}")
+        self.meter(replace(plan, runs=further, starts=starts or plan.starts), say, only=arms, anew=starts > 0)
 
     def measured(self) -> Measured:
         """What has been measured so far, in whole rounds."""
@@ -229,10 +245,6 @@ class ArmRuns:
             for name, identity in self.identities.items()
         )
         return Measured(key=self.key, series=self.number, arms=arms, control=self.control)
-
-    def _starts_of(self, arms: Collection[str]) -> int:
-        """Engine starts a side, of the arm that has had the most."""
-        return max(len({run.start for run in self._runs[name, "present"]}) for name in arms)
 
     def _counting(self, name: str, side: Side) -> tuple[Run, ...]:
         return counting(run for run in self._runs.get((name, side), ()) if run.round < self.rounds)

@@ -3,13 +3,14 @@
 import math
 import warnings
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from pytest_llm_energy.arm_runs import ArmRuns
 from pytest_llm_energy.errors import EnergyError, ServedOtherwiseError
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.verdicts.judge import Conditions, judge
 from pytest_llm_energy.verdicts.records import Checked
-from pytest_llm_energy.verdicts.rows import LevelRow, Row, failing, unsettled, wanting_starts
+from pytest_llm_energy.verdicts.rows import LevelRow, Row, failing, halving, unsettled, wanting_starts
 from pytest_llm_energy.works import Say
 
 WHY = "not settled"
@@ -48,10 +49,10 @@ def settled(
 def metered_on(
     series: ArmRuns, rows: Sequence[Row], *, arms: Collection[str], looks: int, session: EnergySession, say: Say
 ) -> bool:
-    """Meter what is open as often again as it has been.
+    """Meter on what is open, so that its variance is about half of what it was.
 
-    What engine starts leave open is metered on new ones; or as before, where time is too short for them. If new
-    ones do not start, or the user interrupts, what has been metered stands.
+    What engine starts leave open is metered on new ones; or as often again on those there are, where time is too
+    short for new ones. If they do not start, or the user interrupts, what has been metered stands.
 
     Args:
         series: what has been metered.
@@ -77,42 +78,72 @@ def metered_on(
     anew = wanting_starts(rows, found) if startable else frozenset()
     if anew and not alone:
         anew = found
-    parts = _parts(series, found - anew, anew, alone=alone)
+    parts = [*_on_new_starts(series, rows, anew, alone=alone), *_on_those_there(series, found - anew, alone=alone)]
     if not session.may_settle(_seconds(series, parts)):
-        parts = _parts(series, unsettled(rows, arms, looks=looks), frozenset(), alone=alone)
+        parts = _on_those_there(series, unsettled(rows, arms, looks=looks), alone=alone)
         if not session.may_settle(_seconds(series, parts)):
             return False
-    for number, (group, on_new) in enumerate(parts):
+    for number, (group, rounds, starts) in enumerate(parts):
         try:
             with session.settling():
-                series.meter_again(session.plan, say, why=WHY, only=group, anew=on_new)
+                series.meter_again(session.plan, say, why=WHY, only=group, rounds=rounds, starts=starts)
         except KeyboardInterrupt:
             series.interrupt(group)
             say(f"interrupted: judged by the {series.rounds} runs an arm that there are, and the run stops")
             return True
         except EnergyError as error:
-            if not on_new or isinstance(error, ServedOtherwiseError):
+            if not starts or isinstance(error, ServedOtherwiseError):
                 raise
             warn_that_it_stands(f"{series.key} could not be metered on new engine starts: {error}")
             return number > 0
     return bool(parts)
 
 
-def _parts(
-    series: ArmRuns, alive: frozenset[str], anew: frozenset[str], *, alone: bool
-) -> list[tuple[frozenset[str], bool]]:
-    """Arms that are metered together, and whether on new engine starts.
+class Further(NamedTuple):
+    """Arms that are metered on together.
+
+    Attributes:
+        arms: their names.
+        rounds: how many more.
+        starts: on how many new engine starts, 0 for those that are there.
+    """
+
+    arms: frozenset[str]
+    rounds: int
+    starts: int
+
+
+def _on_those_there(series: ArmRuns, arms: frozenset[str], *, alone: bool) -> list[Further]:
+    """As many rounds again on the engines that there are."""
+    return [Further(group, series.rounds_of(group), 0) for group in _groups(series, arms, alone=alone)]
+
+
+def _on_new_starts(series: ArmRuns, rows: Sequence[Row], arms: frozenset[str], *, alone: bool) -> list[Further]:
+    """What halves the variance of each level soonest; as many rounds and starts again where that cannot be told."""
+    found = []
+    for group in _groups(series, arms, alone=alone):
+        again = Further(group, series.rounds_of(group), series.starts_of(group))
+        cost = series.start_seconds(group) / max(series.round_seconds(group), 1e-9)
+        of_each = [halving(row, cost) for row in rows if isinstance(row, LevelRow) and row.arm in group]
+        if alone and (told := [each for each in of_each if each]):
+            starts, rounds = (max(of) for of in zip(*told, strict=True))
+            again = Further(group, starts * rounds, starts)
+        found.append(again)
+    return found
+
+
+def _groups(series: ArmRuns, arms: frozenset[str], *, alone: bool) -> list[frozenset[str]]:
+    """Arms that are metered together.
 
     Each level may be a matter of its arm alone; what is judged by the runs of several arms needs rounds that all of
     them have.
     """
-    by_start = [(arms, on_new) for arms, on_new in ((anew, True), (alive, False)) if arms]
-    return [(group, on_new) for arms, on_new in by_start for group in (series.alike(arms) if alone else [arms])]
+    return series.alike(arms) if alone else [arms] if arms else []
 
 
-def _seconds(series: ArmRuns, parts: Sequence[tuple[frozenset[str], bool]]) -> float:
+def _seconds(series: ArmRuns, parts: Sequence[Further]) -> float:
     """About what metering them takes."""
-    return math.fsum(series.seconds_again(group, anew=on_new) for group, on_new in parts)
+    return math.fsum(series.seconds_again(group, rounds=rounds, starts=starts) for group, rounds, starts in parts)
 
 
 def warn_that_it_stands(says: str) -> None:

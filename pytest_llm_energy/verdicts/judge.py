@@ -30,6 +30,7 @@ from pytest_llm_energy.verdicts.reference import (
 )
 from pytest_llm_energy.verdicts.rows import (
     ENOUGH_STARTS,
+    MOST_STARTS,
     Change,
     LevelReason,
     LevelRow,
@@ -43,9 +44,6 @@ from pytest_llm_energy.verdicts.statistics import ALPHA, Interval, runs_to_tell
 
 IMPROVEMENT = 0.01
 """A level counts as improved when it is lower than its reference by this much, beyond doubt."""
-
-MOST_STARTS = 30
-"""More engine starts a side than these nobody is advised to take."""
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """Verdicts as values: a row per level and a row per effect, and what they decide."""
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
@@ -175,6 +176,12 @@ ENOUGH_STARTS = 4
 """Of fewer engine starts that scatter by more than others are known to, an interval is tens to hundreds of standard
 errors wide; what more of them would tell cannot be read from it."""
 
+LEAST_ROUNDS = 3
+"""Of an engine start: two may both be of an ill moment."""
+
+MOST_STARTS = 30
+"""More engine starts a side than these are neither taken nor advised."""
+
 BEYOND_KNOWN = 0.1
 """Engine starts that scatter as is known make no interval so wide."""
 
@@ -225,6 +232,35 @@ def told_by_few_starts(change: Change, starts: int) -> bool:
     """Whether so many engine starts scatter by more than is known of others, too few to tell how much."""
     beyond = change.joules.fixed - change.joules.floor > BEYOND_KNOWN
     return beyond and limited_by_starts(change) and 1 < starts < ENOUGH_STARTS
+
+
+def halving(row: LevelRow, cost: float) -> tuple[int, int] | None:
+    """New engine starts, and rounds on each, that would halve the variance of an open level in the least time.
+
+    Starts count alike, however many rounds each has.
+
+    Args:
+        row: a level beside another stack's.
+        cost: time that a start takes, in rounds.
+
+    Returns:
+        None where that cannot be told: nothing is open, or runs or engine starts say nothing of how they scatter.
+    """
+    if row.verdict != "inconclusive" or not row.change or told_by_few_starts(row.change, row.starts):
+        return None
+    joules, had = row.change.joules, row.starts
+    of_starts = (joules.fixed - joules.floor) ** 2
+    of_rounds = (joules.half_width - joules.floor) ** 2 - of_starts
+    if not math.isfinite(of_rounds) or of_starts <= 0 or of_rounds < 0:
+        return None
+    ways = []
+    for starts in range(1, MOST_STARTS + 1):
+        of_all = (had + starts) ** 2
+        left = of_all * (of_starts + of_rounds) / 2 - of_starts * had * (had + starts) - of_rounds * had**2
+        if left > 0:
+            rounds = max(LEAST_ROUNDS, math.ceil(of_rounds * row.runs * starts / left))
+            ways.append((starts * (cost + rounds), starts, rounds))
+    return min(ways)[1:] if ways else None
 
 
 def wanting_starts(rows: Iterable[Row], arms: Collection[str]) -> frozenset[str]:

@@ -60,7 +60,7 @@ def test_what_metering_again_takes_holds_its_engine_starts() -> None:
     assert afresh.seconds_again({"a"}) >= 2 * 0.02
 
 
-def test_arms_may_be_metered_again_on_as_many_new_engine_starts_as_there_have_been() -> None:
+def test_arms_may_be_metered_again_on_new_engine_starts() -> None:
     works = [Steps(name, [0.5], [], side=side) for name in "ab" for side in ("present", "against")]
     series = arm_runs(works, Plan(runs=4, window_seconds=1.0))
     said: list[str] = []
@@ -71,13 +71,14 @@ def test_arms_may_be_metered_again_on_as_many_new_engine_starts_as_there_have_be
         return [list(Counter(run.start for run in runs).values()) for runs in (arm.runs, arm.against)]
 
     assert series.startable({"a", "b"})
-    for _ in range(2):
-        series.meter_again(Plan(runs=9, window_seconds=1.0), said.append, why="not settled", only={"a"}, anew=True)
-    assert starts("a") == [[4, 4, 4, 4]] * 2
+    plan = Plan(runs=9, window_seconds=1.0)
+    series.meter_again(plan, said.append, why="not settled", only={"a"}, starts=1)
+    series.meter_again(plan, said.append, why="not settled", only={"a"}, rounds=6, starts=2)
+    assert starts("a") == [[4, 4, 3, 3]] * 2
     assert starts("b") == [[4]] * 2
     assert [what for what in said if what.startswith("not settled")] == [
         "not settled by 4 runs of a: as many again on a new engine start",
-        "not settled by 8 runs of a: as many again on 2 new engine starts",
+        "not settled by 8 runs of a: 6 more on 2 new engine starts",
     ]
 
 
@@ -85,8 +86,8 @@ def test_what_new_engine_starts_take_is_reckoned_with_and_a_server_has_none() ->
     works = [Steps("a", [0.0], []), Steps("b", [0.0], [])]
     series = arm_runs(works, Plan(runs=6, starts=3, window_seconds=0.0))
     works[0].starting_seconds = 40.0
-    assert 3 * 40.0 <= series.seconds_again({"a"}, anew=True) < 3 * 40.0 + 1
-    assert series.seconds_again({"b"}, anew=True) < 1
+    assert 3 * 40.0 <= series.seconds_again({"a"}, starts=3) < 3 * 40.0 + 1
+    assert series.seconds_again({"b"}, starts=3) < 1
     works[1].starting_seconds = None
     assert series.startable({"a"})
     assert not series.startable({"a", "b"})

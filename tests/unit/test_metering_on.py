@@ -46,16 +46,16 @@ class Failing(Steps):
         super().begin()
 
 
-def series_of(kind: type[Steps] = Steps) -> ArmRuns:
+def series_of(kind: type[Steps] = Steps, *, starting: float = STARTING_SECONDS) -> ArmRuns:
     works = [kind(name, [0.5], [], side=side) for name in "ab" for side in ("present", "against")]
     for work in works:
-        work.starting_seconds = STARTING_SECONDS
+        work.starting_seconds = starting
     return arm_runs(works, Session.plan)
 
 
 def rows(a: tuple[float, float, float], b: tuple[float, float, float]) -> list[LevelRow]:
     return [
-        msgspec.structs.replace(level(*of), arm=name, verdict="ok" if of == SETTLED else "inconclusive")
+        msgspec.structs.replace(level(*of), arm=name, runs=4, verdict="ok" if of == SETTLED else "inconclusive")
         for name, of in (("a", a), ("b", b))
     ]
 
@@ -94,9 +94,19 @@ def test_an_open_claim_is_metered_on_in_rounds_that_all_of_its_arms_have() -> No
 def test_arms_that_have_been_metered_unlike_often_are_doubled_each() -> None:
     series = series_of()
     assert metered(series, rows(STARTS_LEAVE, WINDOWS_LEAVE), seconds=3 * STARTING_SECONDS)
-    both = [msgspec.structs.replace(row, starts=2) for row in rows(STARTS_LEAVE, WINDOWS_LEAVE)]
+    both = [
+        msgspec.structs.replace(row, runs=8, starts=starts)
+        for row, starts in zip(rows(STARTS_LEAVE, STARTS_LEAVE), (2, 1), strict=True)
+    ]
     assert metered(series, both, seconds=20 * STARTING_SECONDS)
     assert runs(series) == {"a": [4, 4, 4, 4], "b": [8, 8]}
+
+
+def test_where_starts_are_cheap_and_scatter_most_there_are_more_of_them_with_fewer_windows_each() -> None:
+    series = series_of(starting=0.0)
+    open_ = [msgspec.structs.replace(row, runs=24) for row in rows(STARTS_LEAVE, SETTLED)]
+    assert metered(series, open_, seconds=3 * STARTING_SECONDS)
+    assert runs(series) == {"a": [4, 5, 5], "b": [4]}
 
 
 def test_where_there_is_no_time_for_new_engine_starts_windows_decide_what_they_may() -> None:

@@ -2,11 +2,22 @@ import math
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.causes import Cause
 from pytest_llm_energy.verdicts.noise import ASSUMED, Component
-from pytest_llm_energy.verdicts.rows import PATIENT_LOOKS, Change, LevelRow, in_reach, unsettled, wanting_starts
+from pytest_llm_energy.verdicts.rows import (
+    LEAST_ROUNDS,
+    PATIENT_LOOKS,
+    Change,
+    LevelRow,
+    halving,
+    in_reach,
+    unsettled,
+    wanting_starts,
+)
 from pytest_llm_energy.verdicts.statistics import TELLING, Interval
 from tests.unit.measurements import KEY
 
@@ -94,6 +105,34 @@ def test_engine_starts_too_few_to_tell_how_they_scatter_are_a_reason_for_more_of
     assert not unsettled([enough], {"only"}, looks=1, startable=True)
     on_its_budget = msgspec.structs.replace(level(0.029, 0.02, 0.018), starts=2)  # scatters as others do
     assert not unsettled([on_its_budget], {"only"}, looks=1, startable=True)
+
+
+@given(
+    of_starts=st.floats(1e-3, 0.05),
+    of_runs=st.floats(1e-3, 0.05),
+    starts=st.integers(1, 8),
+    each=st.integers(LEAST_ROUNDS, 24),
+    cost=st.floats(0.5, 50.0),
+)
+def test_the_variance_of_a_level_is_halved_in_less_time_than_by_twice_as_many_starts_alike(
+    of_starts: float, of_runs: float, starts: int, each: int, cost: float
+) -> None:
+    row = level(0.01, math.hypot(of_starts, of_runs), of_starts)
+    more = halving(msgspec.structs.replace(row, runs=starts * each, starts=starts), cost)
+    assert more is not None
+    new, rounds = more
+    assert rounds >= LEAST_ROUNDS
+    assert new * (cost + rounds) <= starts * (cost + each + 1)  # a round more for what is lost in rounding
+    a_start, a_run = of_starts**2 * starts, of_runs**2 * starts * each
+    after = a_start / (starts + new) + a_run * (starts / each + new / rounds) / (starts + new) ** 2
+    assert after <= (of_starts**2 + of_runs**2) / 2 * (1 + 1e-9)
+
+
+def test_what_halves_the_variance_of_a_level_is_not_told_of_starts_that_tell_nothing() -> None:
+    assert halving(msgspec.structs.replace(level(0.01, 20.0, 19.0), starts=2), 10.0) is None
+    assert halving(level(0.01, math.inf, 0.01), 10.0) is None
+    assert halving(level(0.01, 0.02, 0.0), 10.0) is None
+    assert halving(msgspec.structs.replace(level(0.01, 0.02, 0.01), verdict="ok"), 10.0) is None
 
 
 @pytest.mark.parametrize("others", [0.0005, 0.1])
