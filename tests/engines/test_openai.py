@@ -209,7 +209,7 @@ def test_two_servers_are_measured_in_turn_each_by_its_own_model(
         [
             f"against {other.url}",
             f"which differs in: *endpoint: {other.url} -> {faulty.url}*",
-            "*batched *mJ *% [[]*, *[]]*shown",
+            "*batched *J *% [[]*, *[]]*shown",
         ]
     )
     assert {body["model"] for body in other.bodies} == {"made-up-before"}
