@@ -33,9 +33,9 @@ from pytest_llm_energy.reporting import words
 from pytest_llm_energy.serving.scenario import Identity
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.budgets import DEFAULT_BUDGET
+from pytest_llm_energy.verdicts.further import in_reach
 from pytest_llm_energy.verdicts.judge import decide
 from pytest_llm_energy.verdicts.noise import Noise, work_of
-from pytest_llm_energy.verdicts.rows import in_reach
 from pytest_llm_energy.verdicts.scatter import Spread
 from pytest_llm_energy.verdicts.statistics import Interval, Sample
 

@@ -25,11 +25,12 @@ from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.settling import settled
 from pytest_llm_energy.verdicts.baselines import Baseline, Published
 from pytest_llm_energy.verdicts.claims import Claim
+from pytest_llm_energy.verdicts.further import LOOKS
 from pytest_llm_energy.verdicts.judge import Conditions, judge
 from pytest_llm_energy.verdicts.measured import CaseKey, Measured, Metered
 from pytest_llm_energy.verdicts.noise import Noise
 from pytest_llm_energy.verdicts.records import Checked, Ended, Ran, Troubled, Windowed
-from pytest_llm_energy.verdicts.rows import LOOKS, Row, levels_judged
+from pytest_llm_energy.verdicts.rows import Row, levels_judged
 from pytest_llm_energy.window_reading import WindowReading
 from pytest_llm_energy.works import CallableWork, EngineWork, Work
 
@@ -235,12 +236,11 @@ class EnergyMeter:
         Raises:
             EnergyError: the gate is wrong here, or cannot tell.
         """
-        served = [scenario for scenario in scenarios if scenario.online is None]
-        if not served:
+        if not (served := [scenario for scenario in scenarios if scenario.online is None]):
             pytest.skip(self_test.NEEDS)
         scenario = served[-1]
-        options = self._session.options
-        budget = options.budget or (self_test.CPU_BUDGET if self._key.gpu == "cpu" else options.default_budget)
+        usual = self_test.CPU_BUDGET if self._key.gpu == "cpu" else self._session.options.default_budget
+        budget = self._session.options.budget or usual
         planted = self._works(self_test.PLANTED, scenario, kinds={"present": self_test.Planted})
         for work in planted:
             if isinstance(work, self_test.Planted):
@@ -257,9 +257,9 @@ class EnergyMeter:
         self._series.append(series)
         series.meter(self._session.plan, self._say)
         check = Checked(key=self._key, series=0, tp=scenario.tensor_parallel_size, arms=names, looks=LOOKS)
-        devices = self.gpu_model.devices
-        noise = self._session.noise(self._key, devices)
-        conditions = Conditions(fingerprint=self._session.fingerprint(devices), stacks={}, noise=noise)
+        fingerprint = self._session.fingerprint(self.gpu_model.devices)
+        noise = self._session.noise(self._key, self.gpu_model.devices)
+        conditions = Conditions(fingerprint=fingerprint, stacks={}, noise=noise)
         for look in range(LOOKS):
             levels = judge(check, series.measured(), conditions)
             found = list(self_test.statements(levels, budget))

@@ -30,12 +30,12 @@ from pytest_llm_energy.serving.pool import Engine, EnginePool
 from pytest_llm_energy.serving.running_server import RunningServer, why_not
 from pytest_llm_energy.serving.scenario import SERVER, Scenario
 from pytest_llm_energy.serving.stack import Side
+from pytest_llm_energy.verdicts.further import LOOKS, PATIENT_LOOKS
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.noise import GpuBaselines, Noise, read_gpu_baselines
 from pytest_llm_energy.verdicts.pieces import carry, differing, read_journals
 from pytest_llm_energy.verdicts.records import SCHEMA, Began, Opened, Record, Started
-from pytest_llm_energy.verdicts.rows import LOOKS, PATIENT_LOOKS
 from pytest_llm_energy.verdicts.segments import Segment, segments_folder
 
 

@@ -8,9 +8,10 @@ from typing import NamedTuple
 from pytest_llm_energy.arm_runs import ArmRuns
 from pytest_llm_energy.errors import EnergyError, ServedOtherwiseError
 from pytest_llm_energy.session import EnergySession
+from pytest_llm_energy.verdicts.further import halving, unsettled, wanting_starts
 from pytest_llm_energy.verdicts.judge import Conditions, judge
 from pytest_llm_energy.verdicts.records import Checked
-from pytest_llm_energy.verdicts.rows import LevelRow, Row, failing, halving, unsettled, wanting_starts
+from pytest_llm_energy.verdicts.rows import LevelRow, Row, failing
 from pytest_llm_energy.works import Say
 
 WHY = "not settled"

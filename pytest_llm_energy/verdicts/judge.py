@@ -15,6 +15,7 @@ from pytest_llm_energy.verdicts.causes import Cause
 from pytest_llm_energy.verdicts.equal_host import at_equal_host, may_tell, needs_pairs
 from pytest_llm_energy.verdicts.equal_speed import at_equal_speed
 from pytest_llm_energy.verdicts.estimates import paired
+from pytest_llm_energy.verdicts.further import ENOUGH_STARTS, MOST_STARTS, limited_by_starts, told_by_few_starts
 from pytest_llm_energy.verdicts.journal import Journal
 from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, in_common_rounds, metering_sd, stack_of
 from pytest_llm_energy.verdicts.noise import ASSUMED, UNMEASURED, Component, GpuBaselines, Noise
@@ -28,17 +29,7 @@ from pytest_llm_energy.verdicts.reference import (
     gated,
     reference_of,
 )
-from pytest_llm_energy.verdicts.rows import (
-    ENOUGH_STARTS,
-    MOST_STARTS,
-    Change,
-    LevelReason,
-    LevelRow,
-    LevelVerdict,
-    Row,
-    limited_by_starts,
-    told_by_few_starts,
-)
+from pytest_llm_energy.verdicts.rows import Change, LevelReason, LevelRow, LevelVerdict, Row
 from pytest_llm_energy.verdicts.statements import judge_claim, published_figure
 from pytest_llm_energy.verdicts.statistics import ALPHA, Interval, runs_to_tell
 

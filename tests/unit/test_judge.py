@@ -11,10 +11,11 @@ from pytest_llm_energy.reporting.messages import failure
 from pytest_llm_energy.reporting.tables import level_table
 from pytest_llm_energy.verdicts.baselines import Baseline, BaselineCase, Published, Samples, Session, read_published
 from pytest_llm_energy.verdicts.claims import Claim
+from pytest_llm_energy.verdicts.further import unsettled
 from pytest_llm_energy.verdicts.judge import Conditions, decide, judge
 from pytest_llm_energy.verdicts.measured import Arm, Measured
 from pytest_llm_energy.verdicts.records import Checked, Looked
-from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow, unsettled
+from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow
 from pytest_llm_energy.verdicts.statistics import Interval, runs_to_tell
 from tests.unit.measurements import KEY, PLAIN, arm, compared
 

@@ -7,17 +7,16 @@ from hypothesis import strategies as st
 
 from pytest_llm_energy.verdicts import statistics
 from pytest_llm_energy.verdicts.causes import Cause
-from pytest_llm_energy.verdicts.noise import ASSUMED, Component
-from pytest_llm_energy.verdicts.rows import (
+from pytest_llm_energy.verdicts.further import (
     LEAST_ROUNDS,
     PATIENT_LOOKS,
-    Change,
-    LevelRow,
     halving,
     in_reach,
     unsettled,
     wanting_starts,
 )
+from pytest_llm_energy.verdicts.noise import ASSUMED, Component
+from pytest_llm_energy.verdicts.rows import Change, LevelRow
 from pytest_llm_energy.verdicts.statistics import TELLING, Interval
 from tests.unit.measurements import KEY
 
