@@ -22,6 +22,8 @@ def settled(
 ) -> list[Row]:
     """Judge; meter on what is open, as often as there may be looks; meter once more what would fail.
 
+    If the user interrupts what is metered beyond the plan, the rounds that are whole are judged, and the run stops.
+
     Args:
         series: what has been metered; more is added.
         check: what is asked.
@@ -40,6 +42,9 @@ def settled(
     if session.confirms and not series.repeated and failing(rows, "on"):
         try:
             series.meter_again(session.plan, say, why="would fail")
+        except KeyboardInterrupt:
+            _count_what_is_whole(series, check.arms, say)
+            rows = judge(check, series.measured(), conditions)
         except EnergyError as error:
             warn_that_it_stands(f"{series.key} fails, and could not be metered again: {error}")
         else:
@@ -89,8 +94,7 @@ def metered_on(
             with session.settling():
                 series.meter_again(session.plan, say, why=WHY, only=group, rounds=rounds, starts=starts)
         except KeyboardInterrupt:
-            series.interrupt(group)
-            say(f"interrupted: judged by the {series.rounds} runs an arm that there are, and the run stops")
+            _count_what_is_whole(series, group, say)
             return True
         except EnergyError as error:
             if not starts or isinstance(error, ServedOtherwiseError):
@@ -98,6 +102,12 @@ def metered_on(
             warn_that_it_stands(f"{series.key} could not be metered on new engine starts: {error}")
             return number > 0
     return bool(parts)
+
+
+def _count_what_is_whole(series: ArmRuns, arms: Collection[str], say: Say) -> None:
+    """Keep what these arms had when the user interrupted."""
+    series.interrupt(arms)
+    say(f"interrupted: judged by the {series.rounds} runs an arm that there are, and the run stops")
 
 
 class Further(NamedTuple):

@@ -198,8 +198,15 @@ def test_what_there_is_not_enough_time_for_is_not_begun(host: pytest.Pytester, s
     assert runs(host) == (most, 3)
 
 
-def test_who_interrupts_while_a_verdict_is_settled_gets_it_by_the_rounds_that_are_whole(
-    host: pytest.Pytester,
+@pytest.mark.parametrize(
+    ("scatter", "options", "looks"),
+    [
+        pytest.param("1.02, 0.98", ("--energy-settle=60",), 3, id="open"),
+        pytest.param("1.2, 1.2001, 1.2002", (), 1, id="would fail"),
+    ],
+)
+def test_who_interrupts_what_is_metered_beyond_the_plan_gets_a_verdict_by_the_rounds_that_are_whole(
+    host: pytest.Pytester, scatter: str, options: tuple[str, ...], looks: int
 ) -> None:
     interrupting = """
 import itertools
@@ -212,13 +219,13 @@ Meter.close = interrupted_once
 """
     host.makeconftest(HOST + interrupting)
     later = "\ndef test_later(energy_meter):\n    assert not energy_meter\n"
-    host.makepyfile(test_spending=SUITE.format(scatter="1.02, 0.98") + later)
-    live = host.runpytest_subprocess(*OPTIONS, "--energy-settle=60", "--energy-journal=run.jsonl")
+    host.makepyfile(test_spending=SUITE.format(scatter=scatter) + later)
+    live = host.runpytest_subprocess(*OPTIONS, *options, "--energy-journal=run.jsonl")
     assert live.ret == pytest.ExitCode.INTERRUPTED
     live.stdout.fnmatch_lines(
         ["*lean saves against plain*", "*Interrupted: by the user, while a verdict was being settled*"]
     )
-    assert runs(host) == (5, 3)
+    assert runs(host) == (5, looks)
     replayed = host.runpytest_subprocess("--energy-replay=run.jsonl")
     assert measured(replayed) == measured(live)
 
