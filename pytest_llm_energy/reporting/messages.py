@@ -112,14 +112,16 @@ def _to_do(row: LevelRow, change: Change) -> str:
         return clipped(row.note or "", MOST_NOTE)
     if change.other_board:
         return (
-            "boards differ, and so do their hosts: measure both stacks on this one (--energy-against); if the old "
-            f"one takes less here too, find the change that did it; if not, it is the board or its host: {BOARD}"
+            f"boards differ, and so do their hosts: measure both stacks on this one ({row.option_against}); if "
+            "the old one takes less here too, find the change that did it; if not, it is the board or its host: "
+            f"{BOARD}"
         )
     if not change.stack:
         accept = ALLOW if change.side_by_side else f"bless it: {RAISE}"
+        starts = "over fresh engine starts (--energy-runs 6 --energy-starts 3)"
+        again = "once the server has been started anew" if row.server else starts
         return (
-            "measure again over fresh engine starts (--energy-runs 6 --energy-starts 3); if it stays, look for "
-            f"what is not recorded (cooling, other load), or {accept}"
+            f"measure again {again}; if it stays, look for what is not recorded (cooling, other load), or {accept}"
         )
     if change.side_by_side:
         find = "undo that change" if len(change.stack) == 1 else "find which of the changes did it"

@@ -163,6 +163,7 @@ def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Condi
         budget=budget,
         verdict="incomparable",
         estimated=arm.estimated,
+        server=(arm.identity or {}).get("engine") == SERVER,
     )
     reason = note = None
     judged = gated(arm, key)
@@ -188,21 +189,20 @@ def _judge_level(arm: Arm, check: Checked, measured: Measured, conditions: Condi
     needs = None
     if verdict == "inconclusive":
         needs = runs_to_tell(change.joules, budget, runs=row.runs)
-        server = (arm.identity or {}).get("engine") == SERVER
-        note = f"{note}; {_what_would_tell(row, change, needs, server=server)}"
+        note = f"{note}; {_what_would_tell(row, change, needs)}"
     if verdict == "inconclusive" and change.other_board:
         note = (
             f"{note}: this board is none of the baseline's, and boards differ; bless a session of this one, or "
-            "measure both stacks on it (--energy-against)"
+            f"measure both stacks on it ({row.option_against})"
         )
     return msgspec.structs.replace(row, verdict=verdict, change=change, reason=reason, note=note, needs=needs)
 
 
-def _what_would_tell(row: LevelRow, change: Change, runs: int | None, *, server: bool) -> str:
+def _what_would_tell(row: LevelRow, change: Change, runs: int | None) -> str:
     by_runs = f"about {runs} runs would tell (--energy-runs {runs})" if runs else "no number of runs would tell"
     if not math.isfinite(change.joules.half_width):
         return "so few runs say nothing of their noise (--energy-runs 3)"
-    if server:
+    if row.server:
         return by_runs if runs else f"{by_runs}, and a server that runs is one engine start"
     if not change.side_by_side:
         return by_runs if runs else f"{by_runs}: more engine starts may (--energy-starts 3 --energy-runs 6)"

@@ -106,6 +106,7 @@ class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
         reason: reason code of a verdict that decides nothing.
         note: the reason in words.
         estimated: whether the joules are modelled.
+        server: whether a server that ran already served it, which is one engine start however often it is asked.
         needs: about how many runs would decide an inconclusive level; None where no number would.
         loosened: in which way the budget is looser than it was; None where it is not, or gates nothing.
     """
@@ -123,6 +124,7 @@ class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
     reason: LevelReason | None = None
     note: str | None = None
     estimated: bool = False
+    server: bool = False
     needs: int | None = None
     loosened: Loosened | None = None
 
@@ -130,6 +132,11 @@ class LevelRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="
     def side_by_side(self) -> bool:
         """Whether it is judged beside another stack's."""
         return self.change is not None and self.change.side_by_side
+
+    @property
+    def option_against(self) -> str:
+        """The option that names another stack to judge it beside."""
+        return "--energy-against-endpoint" if self.server else "--energy-against"
 
 
 class ClaimRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="claim"):

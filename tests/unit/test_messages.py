@@ -153,6 +153,16 @@ def test_what_has_no_known_cause_says_so_and_what_to_do_then() -> None:
     assert failure([UNKNOWN]) == expected
 
 
+def test_of_a_server_nothing_is_advised_that_it_refuses() -> None:
+    told = " ".join(failure([msgspec.structs.replace(UNKNOWN, server=True)]).split())
+    assert "to do: measure again once the server has been started anew; if it stays, look for" in told
+    assert "--energy-starts" not in told
+    assert UNKNOWN.change is not None
+    elsewhere = msgspec.structs.replace(UNKNOWN.change, other_board=True)
+    told = " ".join(failure([msgspec.structs.replace(UNKNOWN, server=True, change=elsewhere)]).split())
+    assert "measure both stacks on this one (--energy-against-endpoint)" in told
+
+
 LONG = "a-very_long.name/with:everything " * 40
 MANY = tuple(
     f"{kind} {LONG}{number}: {LONG} -> {LONG}" for kind in ("vllm", "env", "driver") for number in range(20)
