@@ -6,6 +6,9 @@ from pytest_llm_energy.verdicts.noise import Component, Noise
 from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow
 from pytest_llm_energy.verdicts.statistics import Interval
 
+TELLS_NOTHING = 1000
+"""Bounds further apart than by this factor tell nothing of a change: two values hardly tell their spread."""
+
 
 def percent(fraction: float) -> str:
     """A relative change: ``+6.2 %``."""
@@ -20,7 +23,9 @@ def budget(fraction: float) -> str:
 
 
 def change(interval: Interval) -> str:
-    """A relative change with its interval: ``+6.2 % [+5.1, +7.3]``."""
+    """A relative change with its interval: ``+6.2 % [+5.1, +7.3]``, or ``[?, ?]`` where that bounds nothing."""
+    if 1 + interval.high > TELLS_NOTHING * (1 + interval.low):
+        return f"{percent(interval.value)} [?, ?]"
     low, high = (f"{x * 100:+.1f}" if math.isfinite(x) else "?" for x in (interval.low, interval.high))
     return f"{percent(interval.value)} [{low}, {high}]"
 

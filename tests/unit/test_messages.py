@@ -272,3 +272,16 @@ def test_a_clipped_name_keeps_both_ends() -> None:
     assert clipped("short", 10) == "short"
     assert clipped("0123456789abcdef", 10) == "0123...def"
     assert clipped("two\nlines", 20) == "two lines"
+
+
+@pytest.mark.parametrize(
+    ("interval", "says"),
+    [
+        (Interval(0.062, 0.051, 0.073), "+6.2 % [+5.1, +7.3]"),
+        (Interval(201.742, 193.448, 210.389), "+20174.2 % [+19344.8, +21038.9]"),
+        (Interval(0.009, -0.99995, 19460.431), "+0.9 % [?, ?]"),
+        (Interval(0.009, -math.inf, math.inf), "+0.9 % [?, ?]"),
+    ],
+)
+def test_bounds_are_shown_where_they_bound_anything(interval: Interval, says: str) -> None:
+    assert words.change(interval) == says
