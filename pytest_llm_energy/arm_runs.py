@@ -34,7 +34,6 @@ class ArmRuns:
         judged: whether its levels have been.
         repeated: whether it was metered again, or that was tried.
         failed: whether metering was broken off; its last rounds are not whole then.
-        interrupted: whether the user did that; the rounds that were whole then count.
         before: what an earlier run judged it by, whose runs it began with.
     """
 
@@ -48,7 +47,6 @@ class ArmRuns:
     judged: bool = False
     repeated: bool = False
     failed: bool = False
-    interrupted: bool = False
     before: Looked | None = None
     _runs: dict[tuple[str, Side], list[Run]] = field(default_factory=dict)
     _warmed: Warmed = field(default_factory=dict)
@@ -152,9 +150,8 @@ class ArmRuns:
         self._restarting = math.fsum({work.place: work.starting_seconds or 0.0 for work in self.works}.values())
         return True
 
-    def interrupt(self, arms: Collection[str]) -> None:
-        """Count the rounds that these arms had in whole when metering them on was interrupted."""
-        self.interrupted = True
+    def count_whole_rounds(self, arms: Collection[str]) -> None:
+        """Count the rounds that these arms had in whole when metering them on was broken off."""
         of_each = [self._runs.get((work.name, work.side), []) for work in self.works if work.name in arms]
         whole = set.intersection(*({run.round for run in runs} for runs in of_each))
         self.rounds = max([self.rounds, *(number + 1 for number in whole)])

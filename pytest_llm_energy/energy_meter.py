@@ -91,11 +91,6 @@ class EnergyMeter:
         return left_open or self._session.recorded(self._key) is not None
 
     @property
-    def interrupted(self) -> bool:
-        """Whether the user interrupted it while verdicts were being settled: it was judged by what there was."""
-        return any(series.interrupted for series in self._series)
-
-    @property
     def windows(self) -> int:
         """How many windows this test has metered so far, validly or not."""
         return len(self._readings)
@@ -187,7 +182,7 @@ class EnergyMeter:
             MeasurementError: the claim is about something that was not measured.
             BaselineError: ``published`` is unknown.
         """
-        series = self._series[measured.series]
+        series, looks = self._series[measured.series], self._session.patience.looks
         check = Checked(
             key=self._key,
             series=measured.series,
@@ -198,7 +193,7 @@ class EnergyMeter:
             budget=budget,
             figures=(published,) if isinstance(published, str) else tuple(published),
             # Of each further run half as many errors as of the one before: all together twice as many as of one.
-            looks=2 * max(series.before.looks, self._session.looks) if series.before else self._session.looks,
+            looks=2 * max(series.before.looks, looks) if series.before else looks,
             levels=not series.judged,
             before=series.before,
         )
@@ -285,7 +280,7 @@ class EnergyMeter:
                 self._session.record(Ended(key=self._key, seconds=seconds))
 
     def _measure(self, things: Mapping[str, Scenario | Callable[[], object]], *, control: str | None) -> Measured:
-        if self.interrupted:
+        if self._session.patience.interrupted:
             raise KeyboardInterrupt
         taken = {name for earlier in self._series for name in earlier.identities}
         if again := taken & things.keys():

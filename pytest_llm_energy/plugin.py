@@ -259,7 +259,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
             # A case that is not measured takes no time: what is alive may serve the one after it.
             if not session.replayed and not (nextitem and _takes_no_time(nextitem)):
                 session.retain(markers.engine_keys(nextitem) if nextitem else ())
-            if METER in item.stash and item.stash[METER].interrupted:
+            if session.patience.interrupted:
                 item.session.shouldstop = "by the user, while a verdict was being settled"
 
 

@@ -4,8 +4,7 @@ import datetime
 import itertools
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -22,7 +21,8 @@ from pytest_llm_energy.metering.choice import choose_meter, include
 from pytest_llm_energy.metering.clock import SystemClock
 from pytest_llm_energy.metering.host_speed import HostSpeed
 from pytest_llm_energy.metering.meter import Meter
-from pytest_llm_energy.options import DEFAULT_SETTLE_SECONDS, EnergyConfig
+from pytest_llm_energy.options import EnergyConfig
+from pytest_llm_energy.patience import Patience
 from pytest_llm_energy.reopening import Reopening
 from pytest_llm_energy.reporting.live import Live
 from pytest_llm_energy.reporting.selection import Selection
@@ -30,7 +30,6 @@ from pytest_llm_energy.serving.pool import Engine, EnginePool
 from pytest_llm_energy.serving.running_server import RunningServer, why_not
 from pytest_llm_energy.serving.scenario import SERVER, Scenario
 from pytest_llm_energy.serving.stack import Side
-from pytest_llm_energy.verdicts.further import LOOKS, PATIENT_LOOKS
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.noise import GpuBaselines, Noise, read_gpu_baselines
@@ -65,7 +64,6 @@ class EnergySession:
         self._openings: dict[tuple[Device, ...], str] = {}
         self._segment: Segment | None = None
         self._known_host: Host | None = None
-        self._settling_seconds = 0.0
         self._leased: tuple[Device, ...] = ()
         self._gpu_baselines: dict[str, GpuBaselines] = {}
 
@@ -153,26 +151,14 @@ class EnergySession:
             window_seconds=self.options.window_seconds or plan.window_seconds,
         )
 
-    @property
-    def settle_seconds(self) -> float:
-        """How long this process may meter on where verdicts are open, in all."""
-        if self.options.settle_seconds is not None:
-            return self.options.settle_seconds
-        if not self._side_by_side:
-            return 0.0
-        return min(DEFAULT_SETTLE_SECONDS, self.selection.spare_seconds if self.selection else math.inf)
-
-    @property
-    def looks(self) -> int:
-        """How often a check may be judged, with more runs each time."""
-        if not self.settle_seconds:
-            return 1
-        return PATIENT_LOOKS if self.settle_seconds > DEFAULT_SETTLE_SECONDS else LOOKS
-
-    @property
-    def confirms(self) -> bool:
-        """Whether what would fail is metered once more before it does, where its verdict is not settled anyway."""
-        return self.options.settle_seconds is None and not self._side_by_side and self.options.gate != "off"
+    @cached_property
+    def patience(self) -> Patience:
+        """What there is for settling verdicts."""
+        return Patience(
+            self.options,
+            side_by_side=lambda: self._side_by_side,
+            spare_seconds=lambda: self.selection.spare_seconds if self.selection else math.inf,
+        )
 
     @property
     def _side_by_side(self) -> bool:
@@ -190,19 +176,6 @@ class EnergySession:
         if stacks < 2 or not self._side_by_side or engine.endpoint is not None:
             return None
         return HostSpeed(partial(tuple, self.kin.here(engine.processes)), SystemClock(), threads=threads)
-
-    def may_settle(self, seconds: float) -> bool:
-        """Whether so much time is left for that."""
-        return self._settling_seconds + seconds <= self.settle_seconds
-
-    @contextmanager
-    def settling(self) -> Iterator[None]:
-        """Take the time of the block from what is left for it."""
-        begun = time.monotonic()
-        try:
-            yield
-        finally:
-            self._settling_seconds += time.monotonic() - begun
 
     @cached_property
     def pool(self) -> EnginePool:

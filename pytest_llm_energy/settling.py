@@ -23,27 +23,29 @@ def settled(
     """Judge; meter on what is open, as often as there may be looks; meter once more what would fail.
 
     If the user interrupts what is metered beyond the plan, the rounds that are whole are judged, and the run stops.
+    Levels beside another stack's have looks for that, and are not metered once more.
 
     Args:
         series: what has been metered; more is added.
         check: what is asked.
         conditions: what it is judged by.
-        session: knows how often, and for how long.
+        session: knows how often, for how long, and whether the user interrupted.
         say: told what is going on.
 
     Raises:
         EnergyError: as of ``metered_on`` and ``judge``.
     """
-    rows = judge(check, series.measured(), conditions)
-    for look in range(0 if check.before else 1, session.looks):
-        if not metered_on(series, rows, arms=check.arms, looks=session.looks - look, session=session, say=say):
+    rows, patience = judge(check, series.measured(), conditions), session.patience
+    for look in range(0 if check.before else 1, patience.looks):
+        if not metered_on(series, rows, arms=check.arms, looks=patience.looks - look, session=session, say=say):
             break
         rows = judge(check, series.measured(), conditions)
-    if session.confirms and not series.repeated and failing(rows, "on"):
+    would_fail = failing([row for row in rows if not _beside(row)], "on")
+    if would_fail and patience.confirms and not (series.repeated or patience.interrupted):
         try:
             series.meter_again(session.plan, say, why="would fail")
         except KeyboardInterrupt:
-            _count_what_is_whole(series, check.arms, say)
+            _interrupted(series, check.arms, session=session, say=say)
             rows = judge(check, series.measured(), conditions)
         except EnergyError as error:
             warn_that_it_stands(f"{series.key} fails, and could not be metered again: {error}")
@@ -65,7 +67,7 @@ def metered_on(
         rows: what it says.
         arms: those that the rows are of.
         looks: how many further ones there may be.
-        session: knows how much time is left for it.
+        session: knows how much time is left for it, and whether the user interrupted.
         say: told what is going on.
 
     Returns:
@@ -76,25 +78,25 @@ def metered_on(
         EngineError: an engine that was there failed, or a new one is of another stack than an earlier run's.
         MeasurementError: an arm's readings stayed invalid.
     """
-    if series.failed:
+    if series.failed or session.patience.interrupted:
         return False
-    alone = all(isinstance(row, LevelRow) and row.side_by_side for row in rows if row.verdict == "inconclusive")
+    alone = all(map(_beside, (row for row in rows if row.verdict == "inconclusive")))
     startable = series.startable(arms)
     found = unsettled(rows, arms, looks=looks, startable=startable)
     anew = wanting_starts(rows, found) if startable else frozenset()
     if anew and not alone:
         anew = found
     parts = [*_on_new_starts(series, rows, anew, alone=alone), *_on_those_there(series, found - anew, alone=alone)]
-    if not session.may_settle(_seconds(series, parts)):
+    if not session.patience.allows(_seconds(series, parts)):
         parts = _on_those_there(series, unsettled(rows, arms, looks=looks), alone=alone)
-        if not session.may_settle(_seconds(series, parts)):
+        if not session.patience.allows(_seconds(series, parts)):
             return False
     for number, (group, rounds, starts) in enumerate(parts):
         try:
-            with session.settling():
+            with session.patience.taken():
                 series.meter_again(session.plan, say, why=WHY, only=group, rounds=rounds, starts=starts)
         except KeyboardInterrupt:
-            _count_what_is_whole(series, group, say)
+            _interrupted(series, group, session=session, say=say)
             return True
         except EnergyError as error:
             if not starts or isinstance(error, ServedOtherwiseError):
@@ -104,9 +106,15 @@ def metered_on(
     return bool(parts)
 
 
-def _count_what_is_whole(series: ArmRuns, arms: Collection[str], say: Say) -> None:
-    """Keep what these arms had when the user interrupted."""
-    series.interrupt(arms)
+def _beside(row: Row) -> bool:
+    """Whether it is a level beside another stack's."""
+    return isinstance(row, LevelRow) and row.side_by_side
+
+
+def _interrupted(series: ArmRuns, arms: Collection[str], *, session: EnergySession, say: Say) -> None:
+    """Keep what these arms had when the user interrupted; nothing more is metered."""
+    session.patience.interrupted = True
+    series.count_whole_rounds(arms)
     say(f"interrupted: judged by the {series.rounds} runs an arm that there are, and the run stops")
 
 

@@ -198,6 +198,17 @@ def test_what_there_is_not_enough_time_for_is_not_begun(host: pytest.Pytester, s
     assert runs(host) == (most, 3)
 
 
+INTERRUPTED = """
+import itertools
+numbers, close = itertools.count(1), Meter.close
+def interrupted_once(self, started, ended):
+    if next(numbers) == {}:
+        raise KeyboardInterrupt
+    return close(self, started, ended)
+Meter.close = interrupted_once
+"""
+
+
 @pytest.mark.parametrize(
     ("scatter", "options", "looks"),
     [
@@ -208,16 +219,7 @@ def test_what_there_is_not_enough_time_for_is_not_begun(host: pytest.Pytester, s
 def test_who_interrupts_what_is_metered_beyond_the_plan_gets_a_verdict_by_the_rounds_that_are_whole(
     host: pytest.Pytester, scatter: str, options: tuple[str, ...], looks: int
 ) -> None:
-    interrupting = """
-import itertools
-numbers, close = itertools.count(1), Meter.close
-def interrupted_once(self, started, ended):
-    if next(numbers) == 12:  # of the sixth round the second one
-        raise KeyboardInterrupt
-    return close(self, started, ended)
-Meter.close = interrupted_once
-"""
-    host.makeconftest(HOST + interrupting)
+    host.makeconftest(HOST + INTERRUPTED.format(12))  # of the sixth round the second window
     later = "\ndef test_later(energy_meter):\n    assert not energy_meter\n"
     host.makepyfile(test_spending=SUITE.format(scatter=scatter) + later)
     live = host.runpytest_subprocess(*OPTIONS, *options, "--energy-journal=run.jsonl")
@@ -228,6 +230,28 @@ Meter.close = interrupted_once
     assert runs(host) == (5, looks)
     replayed = host.runpytest_subprocess("--energy-replay=run.jsonl")
     assert measured(replayed) == measured(live)
+
+
+@pytest.mark.parametrize(
+    ("scatter", "options"),
+    [pytest.param("1.3, 0.7", ("--energy-settle=60",), id="open"), pytest.param("1.2", (), id="would fail")],
+)
+def test_who_interrupts_one_check_has_nothing_metered_for_the_next(
+    host: pytest.Pytester, scatter: str, options: tuple[str, ...]
+) -> None:
+    host.makeconftest(HOST + INTERRUPTED.format(16))
+    twice = SUITE.format(scatter=scatter).replace(
+        "    energy_meter.check(result, saves)\n",
+        "    more = energy_meter.compare(lean2=spending(0.94, 1.3, 0.7), plain2=spending(1.0, 1.0))\n"
+        "    energy_meter.check(result, saves)\n"
+        "    energy_meter.check(more, saves)\n",
+    )
+    host.makepyfile(test_spending=twice)
+    live = host.runpytest_subprocess(*OPTIONS, *options, "--energy-journal=run.jsonl")
+    assert live.ret == pytest.ExitCode.INTERRUPTED
+    journal = read_journal(host.path / "run.jsonl")
+    assert [(check.series, check.rounds) for check in journal.checks] == [(0, 4), (1, 3)]
+    assert [len(list(arm.runs)) for check in journal.checks for arm in journal.measured(check).arms] == [4, 4, 3, 3]
 
 
 TWO_ARMS = """

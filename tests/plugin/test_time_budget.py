@@ -241,7 +241,7 @@ def pytest_sessionstart(session):
 
 class Says:
     def pytest_report_collectionfinish(self, config):
-        return f"settles for {config.stash[SESSION].settle_seconds:.0f} s"
+        return f"settles for {config.stash[SESSION].patience.seconds:.0f} s"
 
 def pytest_runtestloop(session):
     return True

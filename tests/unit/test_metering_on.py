@@ -1,6 +1,6 @@
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import cast
 
 import msgspec
@@ -9,6 +9,8 @@ import pytest
 from pytest_llm_energy.arm_runs import ArmRuns
 from pytest_llm_energy.errors import EngineError
 from pytest_llm_energy.measuring import Plan
+from pytest_llm_energy.options import EnergyConfig
+from pytest_llm_energy.patience import Patience
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.settling import metered_on
 from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow, Row
@@ -27,14 +29,8 @@ class Session:
     plan = Plan(runs=4, window_seconds=1.0)
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def may_settle(self, seconds: float) -> bool:
-        return seconds <= self._seconds
-
-    @contextmanager
-    def settling(self) -> Iterator[None]:
-        yield
+        options = cast(EnergyConfig, SimpleNamespace(settle_seconds=seconds))
+        self.patience = Patience(options, side_by_side=lambda: True, spare_seconds=lambda: 0.0)
 
 
 class Failing(Steps):
