@@ -199,7 +199,7 @@ class EnergyMeter:
         )
         series.judged = True
         conditions = Conditions(
-            fingerprint=self._session.fingerprint(self.gpu_model.devices),
+            fingerprint=self._session.fingerprint(self.gpu_model.devices, of=self._key),
             stacks=self._stacks,
             against_says=self._session.options.against_says or "the other stack",
             baseline=self._baseline,

@@ -133,9 +133,18 @@ class EnergySession:
         key, name = self.replayed.opened.gpu, self.replayed.opened.gpu_name
         return catalogue().get(key) or GpuSpec(key=key, family=key, name=name)
 
-    def fingerprint(self, devices: Sequence[Device]) -> Fingerprint:
-        """Of the hardware behind the joules of these devices."""
-        return self.replayed.opened.fingerprint if self.replayed else fingerprint(self.host, devices)
+    def fingerprint(self, devices: Sequence[Device], *, of: CaseKey | None = None) -> Fingerprint:
+        """Of the hardware behind the joules of these devices.
+
+        Args:
+            devices: those that are metered now.
+            of: a case, which keeps the hardware that it began on where it is metered on.
+        """
+        if self.replayed:
+            return self.replayed.opened.fingerprint
+        if of and self.resumed and of in self.reopening:
+            return self.resumed.opened_for(of).fingerprint
+        return fingerprint(self.host, devices)
 
     @property
     def plan(self) -> Plan:

@@ -80,6 +80,8 @@ def metered_on(
     """
     if series.failed or session.patience.interrupted:
         return False
+    if series.before:  # what a baseline judges, and claims, are of the run that began it
+        rows = list(filter(_beside, rows))
     alone = all(map(_beside, (row for row in rows if row.verdict == "inconclusive")))
     startable = series.startable(arms)
     found = unsettled(rows, arms, looks=looks, startable=startable)

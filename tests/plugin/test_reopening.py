@@ -1,5 +1,7 @@
 """What a run left open beside another stack is metered on by a run that goes on with it."""
 
+import hashlib
+import json
 import re
 import sys
 from collections import Counter
@@ -175,3 +177,51 @@ def test_another_stack_is_an_error_and_what_was_known_stands(pytester: pytest.Py
     assert runs_by_start(read_journal(pytester.path / "other.jsonl")) == [(12,), (12,)]
     replayed = pytester.runpytest_subprocess("--energy-replay=other.jsonl")
     replayed.stdout.fnmatch_lines(["energy: judged 0 of 1 (1 inconclusive)*"])
+
+
+SERVING_AND_CALLING = """
+import time
+from pytest_llm_energy import Scenario
+
+def call():
+    time.sleep(0.02)
+
+def test_serving(energy_meter):
+    served = energy_meter.measure(Scenario(model="tiny-llama", input_tokens=8, output_tokens=8))
+    called = energy_meter.compare(new=call, old=call)
+    energy_meter.check(served)
+    energy_meter.check(called)
+"""
+
+
+def on_another_board(journal: Path, board: str) -> Path:
+    """A journal as if it were of a board that takes a tenth less for the callables."""
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    for record in records:
+        if record["record"] == "opened":
+            record["when"] = "2026-01-01T00:00:00+00:00"
+            record["fingerprint"]["boards"] = [hashlib.sha256(board.encode()).hexdigest()[:12]]
+        elif record["record"] == "ran" and record["series"] == 1:
+            record["run"]["reading"]["joules"] /= 1.1
+    other = journal.with_name("other-board.jsonl")
+    other.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    return other
+
+
+def test_what_a_baseline_judges_keeps_the_board_that_it_ran_on(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(NEAR_ITS_BUDGET)
+    pytester.makepyfile(test_serving=SERVING_AND_CALLING)
+    pytester.runpytest_subprocess(*OPTIONS, "--energy-settle=0", "--energy-journal=first.jsonl")
+    first = pytester.path / "first.jsonl"
+    for journal in (on_another_board(first, "GPU-simulated-1"), first):
+        bless = ["bless", str(journal), "--reason", "first", "--baselines", str(pytester.path / "baselines")]
+        assert main([*bless, "--allow-raise"]) == 0
+    judged = ["* new * +0.0 % * ok", "* old * +0.0 % * ok"]
+    left_open = pytester.runpytest_subprocess("--energy-replay=first.jsonl")
+    left_open.stdout.fnmatch_lines([*judged, "energy: judged 1 of 1 (1 inconclusive, 2 ok)"])
+
+    pytester.makeconftest(NEAR_ITS_BUDGET.replace("GPU-simulated-0", "GPU-simulated-1"))
+    result = gone_on(pytester, "first.jsonl", "whole.jsonl")
+    result.stdout.fnmatch_lines(["* 24 * ok", *judged, "energy: judged 1 of 1 (3 ok)"])
+    replayed = pytester.runpytest_subprocess("--energy-replay=whole.jsonl")
+    replayed.stdout.fnmatch_lines(["* 24 * ok", *judged, "energy: judged 1 of 1 (3 ok)"])

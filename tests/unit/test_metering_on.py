@@ -13,6 +13,7 @@ from pytest_llm_energy.options import EnergyConfig
 from pytest_llm_energy.patience import Patience
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.settling import metered_on
+from pytest_llm_energy.verdicts.records import Looked
 from pytest_llm_energy.verdicts.rows import ClaimRow, LevelRow, Row
 from pytest_llm_energy.verdicts.statistics import Interval
 from tests.unit.measurements import KEY
@@ -120,3 +121,14 @@ def test_what_was_metered_stands_where_new_engines_do_not_start() -> None:
         assert not metered(series, rows(STARTS_LEAVE, STARTS_LEAVE), seconds=1000)
     assert runs(series) == {"a": [4], "b": [4]}
     assert not metered(series, rows(STARTS_LEAVE, WINDOWS_LEAVE), seconds=1000)
+
+
+def test_of_an_earlier_run_only_what_stands_beside_another_stack_is_metered_on() -> None:
+    claim = ClaimRow(
+        key=KEY, says="a saves", interval=Interval(0.0, -0.1, 0.1), kind="effect", verdict="inconclusive"
+    )
+    series = series_of()
+    series.before = Looked(rounds=4, looks=3)
+    assert metered(series, [*rows(SETTLED, WINDOWS_LEAVE), claim], seconds=5 * STARTING_SECONDS)
+    assert runs(series) == {"a": [4], "b": [8]}
+    assert not metered(series, [*rows(SETTLED, SETTLED), claim], seconds=5 * STARTING_SECONDS)
