@@ -375,4 +375,5 @@ def chi_squared_quantile(probability: float, freedom: float) -> float:
 
 
 def _expm1(x: float) -> float:
-    return math.inf if x > 700 else math.expm1(x)
+    """Infinite where the square of it would be."""
+    return math.inf if x > 300 else math.expm1(x)

@@ -257,3 +257,10 @@ def test_the_runs_that_would_tell_are_those_that_the_interval_still_lacks() -> N
         statistics.runs_to_tell(statistics.change(sample((1.0,)), sample(tight), noise=ASSUMED), 0.05, runs=1)
         is None
     )
+
+
+@pytest.mark.parametrize("bound", [299.0, 301.0, 800.0])
+def test_bounds_beyond_all_measure_can_still_be_squared(bound: float) -> None:
+    wide = statistics.relative(statistics.Interval(0.0, -bound, bound, bound, 0.0))
+    assert wide.low == -1.0
+    assert wide.high**2 >= 1e250
