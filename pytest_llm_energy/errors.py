@@ -1,5 +1,7 @@
 """What can go wrong, one type per room, written for the person reading CI."""
 
+import warnings
+
 
 class EnergyError(Exception):
     """Base of every error this package raises on purpose: what happened, where, what to do."""
@@ -47,3 +49,10 @@ class BaselineError(EnergyError):
 
 class TraceError(EnergyError):
     """A trace of requests could not be read; nothing was counted."""
+
+
+def warn_in_any_case(says: str, category: type[Warning] = UserWarning) -> None:
+    """Warn of what went wrong where the rest must be done all the same, also where warnings are errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn(says, category, stacklevel=3)

@@ -1,12 +1,11 @@
 """Meters on where verdicts are open, as long as there is time for it."""
 
 import math
-import warnings
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from pytest_llm_energy.arm_runs import ArmRuns
-from pytest_llm_energy.errors import EnergyError, ServedOtherwiseError
+from pytest_llm_energy.errors import EnergyError, ServedOtherwiseError, warn_in_any_case
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.verdicts.further import halving, unsettled, wanting_starts
 from pytest_llm_energy.verdicts.judge import Conditions, judge
@@ -48,7 +47,7 @@ def settled(
             _interrupted(series, check.arms, session=session, say=say)
             rows = judge(check, series.measured(), conditions)
         except EnergyError as error:
-            warn_that_it_stands(f"{series.key} fails, and could not be metered again: {error}")
+            warn_in_any_case(f"{series.key} fails, and could not be metered again: {error}")
         else:
             rows = judge(check, series.measured(), conditions)
     return rows
@@ -103,7 +102,7 @@ def metered_on(
         except EnergyError as error:
             if not starts or isinstance(error, ServedOtherwiseError):
                 raise
-            warn_that_it_stands(f"{series.key} could not be metered on new engine starts: {error}")
+            warn_in_any_case(f"{series.key} could not be metered on new engine starts: {error}")
             return number > 0
     return bool(parts)
 
@@ -165,10 +164,3 @@ def _groups(series: ArmRuns, arms: frozenset[str], *, alone: bool) -> list[froze
 def _seconds(series: ArmRuns, parts: Sequence[Further]) -> float:
     """About what metering them takes."""
     return math.fsum(series.seconds_again(group, rounds=rounds, starts=starts) for group, rounds, starts in parts)
-
-
-def warn_that_it_stands(says: str) -> None:
-    """Warn of what could not be metered again; what has been measured stands, also where warnings are errors."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.warn(says, stacklevel=3)

@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import IO
 import msgspec
 import psutil
 
-from pytest_llm_energy.errors import EngineError, OutOfMemoryError
+from pytest_llm_energy.errors import EngineError, OutOfMemoryError, warn_in_any_case
 
 BOOTSTRAP = """
 import importlib.abc, importlib.util, json, os, sys
@@ -254,7 +253,7 @@ class WorkerProcess:
         shutil.rmtree(self._folder, ignore_errors=True)
         if self.alive:
             says = f"{self.name}: process {self.pid} did not end within {GROUP_GRACE_SECONDS:g} s of SIGKILL"
-            warnings.warn(f"{says}; it may hold its devices", RuntimeWarning, stacklevel=2)
+            warn_in_any_case(f"{says}; it may hold its devices", RuntimeWarning)
 
     def _send(self, value: Mapping[str, object]) -> None:
         self._requests.put(msgspec.json.encode(value) + b"\n")
