@@ -137,7 +137,7 @@ def _trim(arguments: argparse.Namespace) -> None:
         raise UsageError("say what to keep, files or folders of tests, or what to take out, --only NAME")
     baselines = read_baselines(arguments.baselines)
     if arguments.only:
-        parts = [named(baselines, name) for name in arguments.only]
+        parts = list(dict.fromkeys(named(baselines, name) for name in arguments.only))
     else:
         known = [baseline for baseline in baselines if baseline.gpu in catalogue()]
         collected = collect(arguments.tests, {baseline.gpu for baseline in known})

@@ -1,5 +1,6 @@
 """Turning a journal into baselines: the one way in."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,10 +15,11 @@ from pytest_llm_energy.verdicts.baselines import (
     Session,
     baseline_path,
     read_baseline,
+    samples_of,
     write_baseline,
 )
 from pytest_llm_energy.verdicts.journal import Journal
-from pytest_llm_energy.verdicts.measured import Arm, CaseKey, metering_sd, stack_of
+from pytest_llm_energy.verdicts.measured import Arm, CaseKey, Measured, metering_sd, stack_of
 from pytest_llm_energy.verdicts.noise import UNMEASURED, GpuBaselines, Noise, read_gpu_baselines
 from pytest_llm_energy.verdicts.records import Checked, Opened
 from pytest_llm_energy.verdicts.reference import (
@@ -67,7 +69,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         baseline: as it would be.
-        levels: what that does to each level, empty where every session is blessed already.
+        levels: what that does to each level, empty where all is blessed already.
     """
 
     baseline: Baseline
@@ -85,8 +87,8 @@ def bless(
 ) -> list[Blessed]:
     """Add a journal's sessions to the baselines of the findings it measured.
 
-    A journal holds one session, or one per suite run and set of boards where it was resumed or has several; those
-    that are blessed already stay as they are. Of a case that a later run metered on it has the first run's
+    A journal holds one session, or one per suite run and set of boards where it was resumed or has several; what is
+    blessed of them already stays as it is. Of a case that a later run metered on it has the first run's
     rounds. Sessions are added, never replaced: the first one stays, so that creep since then can be seen. One
     that raises or lowers a level is where that level's reference begins. Every file is prepared before the first
     is written.
@@ -188,20 +190,22 @@ def _prepare(
 ) -> Prepared:
     """A finding's baseline with what a journal adds to the old one."""
     sessions = list(old.sessions) if old else []
-    known = [(session.when, session.fingerprint) for session in sessions]
     cases = dict(old.cases) if old else {}
     levels: list[Blessed] = []
     for opened in journal.openings:
-        own = [check for check in checks if journal.opened_for(check.key) is opened]
-        if not own or (opened.when, opened.fingerprint) in known:
+        known = [each for each in sessions if (each.when, each.fingerprint) == (opened.when, opened.fingerprint)]
+        own = []
+        for check in checks:
+            if journal.opened_for(check.key) is opened and (arms := _not_in(known, check, journal.measured(check))):
+                own.append((check, arms))
+        if not own:
             continue
-        for check in own:
-            arms = journal.measured(check).arms
+        for check, arms in own:
             cases[check.key.case] = _case(cases.get(check.key.case), check, arms, str(path))
         of_session = []
-        for check in own:
+        for check, arms in own:
             noise = gpu_baselines.noise(method=opened.method, simulated=opened.simulated, of=check.key)
-            of_session += [_level(path, journal, check, arm, old, noise) for arm in journal.measured(check).arms]
+            of_session += [_level(path, journal, check, arm, old, noise) for arm in arms]
         if add_board:
             of_session = [_of_board(level) for level in of_session]
         sessions.append(_session(journal, opened, own, reason, _moved(of_session)))
@@ -215,6 +219,12 @@ def _prepare(
         trimmed=old.trimmed if old else (),
     )
     return Prepared(baseline=baseline, levels=tuple({(level.key, level.arm): level for level in levels}.values()))
+
+
+def _not_in(known: Sequence[Session], check: Checked, measured: Measured) -> tuple[Arm, ...]:
+    """Arms that no session has samples of: none of them was blessed, or they were taken out again."""
+    case = check.key.case
+    return tuple(arm for arm in measured.arms if not any(samples_of(each, case, arm.name) for each in known))
 
 
 def _level(path: Path, journal: Journal, check: Checked, arm: Arm, old: Baseline | None, noise: Noise) -> Blessed:
@@ -263,16 +273,19 @@ def _moved(levels: list[Blessed]) -> dict[str, tuple[str, ...]]:
 
 
 def _session(
-    journal: Journal, opened: Opened, checks: list[Checked], reason: str, moved: dict[str, tuple[str, ...]]
+    journal: Journal,
+    opened: Opened,
+    measured: Sequence[tuple[Checked, Sequence[Arm]]],
+    reason: str,
+    moved: dict[str, tuple[str, ...]],
 ) -> Session:
     """What one suite run measured of a finding on the same devices."""
     starts: list[dict[str, dict[str, Samples]]] = []
     uncertainties = []
     stack: dict[str, str] = {}
-    for check in checks:
-        measured = journal.measured(check)
-        stack |= stack_of(measured.runs, journal.stacks)
-        for arm in measured.arms:
+    for check, arms in measured:
+        stack |= stack_of([run for arm in arms for run in arm.runs], journal.stacks)
+        for arm in arms:
             uncertainties.append(metering_sd(arm.runs))
             for number, samples in enumerate(_samples(arm)):
                 if number == len(starts):
@@ -297,9 +310,10 @@ def _case(old: BaselineCase | None, check: Checked, arms: tuple[Arm, ...], place
     both = kept.arms.keys() & identities.keys()
     changed = sorted(name for name in both if kept.arms[name] != identities[name])
     if changed:
+        only = " ".join(f"--only '{check.key}: {arm}'" for arm in changed)
         raise BaselineError(
-            f"{place}: {check.key.case} now serves something else in {', '.join(changed)}; to begin it anew: "
-            f"llm-energy trim --only '{check.key}' --reason ..."
+            f"{place}: {check.key.case} now serves something else in {', '.join(changed)}; to begin that anew: "
+            f"llm-energy trim {only} --reason ..."
         )
     return msgspec.structs.replace(kept, tp=check.tp, arms={**kept.arms, **identities})
 

@@ -8,7 +8,7 @@ import msgspec
 
 from pytest_llm_energy.errors import BaselineError
 from pytest_llm_energy.verdicts.amending import near, need_reason
-from pytest_llm_energy.verdicts.baselines import Baseline, Samples, Session, Trimmed, write_baseline
+from pytest_llm_energy.verdicts.baselines import Baseline, BaselineCase, Samples, Session, Trimmed, write_baseline
 from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.naming import names_of, spelt
 
@@ -113,15 +113,18 @@ def _within(part: Part) -> str:
 
 
 def _without(baseline: Baseline, part: Part) -> Baseline:
-    """A baseline without a part; a case without its last arm is gone too."""
+    """A baseline without a part; a case without its last arm is gone too, unless more is recorded of it."""
     cases = dict(baseline.cases)
     name = part.key.case
-    case = cases.pop(name)
+    case = cases.pop(name, None)
+    if case is None:  # with a part that held this one
+        return baseline
     if part.claim is not None:
         kept = {claim: absent for claim, absent in case.absent.items() if claim != part.claim}
         return msgspec.structs.replace(baseline, cases={**cases, name: msgspec.structs.replace(case, absent=kept)})
     arms = {arm: identity for arm, identity in case.arms.items() if part.arm not in (None, arm)}
-    if arms:
+    bare = msgspec.structs.replace(case, arms={})
+    if arms or (part.arm is not None and bare != BaselineCase(tp=case.tp, arms={})):
         cases[name] = msgspec.structs.replace(case, arms=arms)
     sessions = tuple(_session_with(session, name, arms) for session in baseline.sessions)
     return msgspec.structs.replace(baseline, cases=cases, sessions=sessions)

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from pytest_llm_energy import costs
+from pytest_llm_energy.cli import main
 from pytest_llm_energy.verdicts.baselines import Baseline, read_baseline
 from tests.plugin.conftest import PLAIN, TEST_FILE, Project
 
@@ -118,6 +119,46 @@ def test_what_the_user_names_is_removed(project: Project) -> None:
     result = trim(project, "--only", "batching falls[8] on h200", "--reason", "x")
     assert result.ret == 2
     result.stderr.fnmatch_lines(["llm-energy: no baseline holds 'batching falls[[]8[]] on h200'; near: *"])
+
+
+def test_what_is_recorded_of_a_case_outlives_its_last_arm(project: Project) -> None:
+    folder = str(project.path / "baselines")
+    case = "batching falls[8] on h200"
+    assert main(["budget", case, "1%", "--reason", "it is steady", "--baselines", folder]) == 0
+    arms = ("--only", f"{case}: alone", "--only", f"{case}: batched")
+    assert trim(project, *arms, "--reason", "they serve another model now").ret == 0
+    left = baseline(project).cases["falls[8]"]
+    assert (left.arms, left.budget, len(left.budget_changes)) == ({}, 0.01, 1)
+    project.journal("now.jsonl").bless(project.path / "baselines")
+    assert baseline(project).cases["falls[8]"].arms.keys() == {"batched", "alone"}
+    assert baseline(project).cases["falls[8]"].budget == 0.01
+    assert trim(project, "--only", case, "--reason", "nobody wants it").ret == 0
+    assert "falls[8]" not in baseline(project).cases
+
+
+def test_what_is_named_twice_or_with_what_holds_it_is_removed_once(project: Project) -> None:
+    case = "batching falls[8] on h200"
+    result = trim(project, "--only", case, "--only", f"{case}: alone", "--only", case, "--reason", "x")
+    assert result.ret == 0
+    assert result.outlines[:2] == [f"to remove: {case}", f"to remove: {case}: alone"]
+    assert baseline(project).cases.keys() == {"falls[4]", "falls[16]"}
+
+
+def test_what_was_taken_out_by_mistake_can_be_blessed_again_from_its_journal(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = ["bless", "first.jsonl", "--reason", "it was right", "--baselines", "baselines"]
+    assert trim(project, "--only", "batching falls[8] on h200: alone", "--reason", "x").ret == 0
+    assert main(again) == 0
+    table = capsys.readouterr().out
+    assert "falls[8]" in table
+    assert "batched" not in table  # what was left is blessed as it was
+    first, second = baseline(project).sessions
+    assert second.when == first.when
+    assert [list(start) for start in second.starts] == [["falls[8]"]]
+    assert second.starts[0]["falls[8]"].keys() == {"alone"}
+    assert main(again) == 2
+    assert "is blessed already" in capsys.readouterr().err
 
 
 def test_a_record_that_a_finding_does_not_hold_can_be_taken_back(project: Project) -> None:

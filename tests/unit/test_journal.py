@@ -225,5 +225,6 @@ def test_blessing_needs_a_reason_something_to_bless_and_the_same_work(tmp_path: 
     other = SimulatedSession(tmp_path / "two.jsonl", when="2026-03-03T00:00:00+00:00").case(
         "batching", "falls[8]", {**LEVELS, "alone": (PLAIN.replace(dtype="float16"), 2.0)}
     )
-    with pytest.raises(BaselineError, match="now serves something else in alone"):
+    says = r"now serves something else in alone; .*: llm-energy trim --only 'batching falls\[8\] on h200: alone' --"
+    with pytest.raises(BaselineError, match=says):
         other.bless(tmp_path)
