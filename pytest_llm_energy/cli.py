@@ -10,7 +10,7 @@ from pathlib import Path
 from pytest_llm_energy import __version__
 from pytest_llm_energy.commands import bins, doctor, estimate
 from pytest_llm_energy.commands.collecting import collect
-from pytest_llm_energy.commands.progress import print_lines, say
+from pytest_llm_energy.commands.progress import print_lines, say, unheard
 from pytest_llm_energy.errors import EnergyError, HardwareError, MeterError, UsageError
 from pytest_llm_energy.hardware.catalogue import catalogue
 from pytest_llm_energy.hardware.detection import detect
@@ -86,16 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bins.add_commands(commands)
     estimate.add_commands(commands)
     parsed = parser.parse_args(arguments)
-    try:
-        code = int(parsed.run(parsed) or 0)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # who reads it has seen enough, as head has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except EnergyError as error:
-        print(f"llm-energy: {error}", file=sys.stderr)
-        return 2
+    with unheard():
+        try:
+            return int(parsed.run(parsed) or 0)
+        except EnergyError as error:
+            print(f"llm-energy: {error}", file=sys.stderr)
+            return 2
 
 
 def _bless(arguments: argparse.Namespace) -> None:
