@@ -172,8 +172,12 @@ class Endpoint:
 
 def _headers() -> dict[str, str]:
     headers = {"Content-Type": "application/json", "Accept": "*/*"}
-    key = next(filter(None, map(os.environ.get, KEYS)), None)
-    return headers if key is None else headers | {"Authorization": f"Bearer {key}"}
+    for name in KEYS:
+        if key := os.environ.get(name, "").strip():  # secrets that were read from files end in a newline
+            if not (key.isascii() and key.isprintable()):
+                raise EndpointError(f"{name} holds characters that no request can bear: a key is printable ASCII")
+            return headers | {"Authorization": f"Bearer {key}"}
+    return headers
 
 
 def _parsed(data: bytes) -> dict[str, Any]:

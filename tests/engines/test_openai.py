@@ -11,7 +11,7 @@ import pytest
 from pytest_llm_energy import Beam, Online, Sample, Scenario
 from pytest_llm_energy.errors import EngineError, ScenarioError
 from pytest_llm_energy.hardware.server import ServerProcesses
-from pytest_llm_energy.serving.endpoint import Endpoint
+from pytest_llm_energy.serving.endpoint import Endpoint, EndpointError
 from pytest_llm_energy.serving.engines.openai import Engine
 from pytest_llm_energy.serving.fresh_prompts import TextPrompts
 from pytest_llm_energy.serving.pool import EnginePool
@@ -348,3 +348,15 @@ def test_a_scenario_of_this_engine_leaves_to_the_server_what_is_the_servers(
 ) -> None:
     with pytest.raises(ScenarioError, match=says):
         TINY.replace(engine="openai", **change)
+
+
+def test_a_key_may_end_in_a_newline_and_one_that_cannot_be_sent_is_not_shown(
+    faulty: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty.key = "sesame-opens"
+    monkeypatch.setenv("LLM_ENERGY_API_KEY", "sesame-opens\n")
+    assert Endpoint(faulty.url).models()[0]
+    monkeypatch.setenv("LLM_ENERGY_API_KEY", "sesame\nopens")
+    with pytest.raises(EndpointError, match="LLM_ENERGY_API_KEY holds characters") as caught:
+        Endpoint(faulty.url).models()
+    assert "sesame" not in str(caught.value)
