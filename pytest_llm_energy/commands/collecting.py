@@ -17,6 +17,13 @@ class Cases:
 
     def __init__(self) -> None:
         self.arms: dict[CaseKey, frozenset[str] | None] = {}
+        self.skipped: list[str] = []
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note what is skipped whole, of whose tests nothing is known."""
+        if report.skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            self.skipped.append(f"{report.nodeid}: {reason}")
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         """Note the case, and the names of its arms where they stand among its parameters."""
@@ -33,7 +40,7 @@ def collect(paths: Sequence[str], gpus: Iterable[str]) -> dict[CaseKey, frozense
     The arms are None where a test's body alone knows them.
 
     Raises:
-        UsageError: a test cannot be collected, or none is an energy test.
+        UsageError: a test cannot be collected, a module is skipped, or none is an energy test.
     """
     cases = Cases()
     # This package is imported already, which pytest may have been told to take for an error.
@@ -43,6 +50,9 @@ def collect(paths: Sequence[str], gpus: Iterable[str]) -> dict[CaseKey, frozense
         code = pytest.main([*paths, *options, "-m", " or ".join(sorted(gpus))], plugins=[cases])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise UsageError(f"{' '.join(paths)} cannot be collected:\n{said.getvalue()}")
+    if cases.skipped:
+        listed = "\n".join(f"  {each}" for each in cases.skipped)
+        raise UsageError(f"{' '.join(paths)}: not known are the tests of what is skipped here\n{listed}")
     if not cases.arms:
         raise UsageError(f"no energy test under {' '.join(paths)}")
     return cases.arms

@@ -110,6 +110,16 @@ def test_tests_that_cannot_be_collected_remove_nothing(project: Project) -> None
     assert baseline(project) == before
 
 
+def test_of_a_module_that_is_skipped_here_nothing_is_removed(project: Project) -> None:
+    before = baseline(project)
+    skipping = 'import pytest\npytest.importorskip("nonsense_that_is_not_there")\n'
+    project.pytester.makepyfile(test_batching=skipping + TEST_FILE, test_arms=ARMS_AS_PARAMETERS)
+    result = trim(project, ".", "--reason", "x")
+    assert result.ret == 2
+    result.stderr.fnmatch_lines(["*not known are the tests of what is skipped here", "  test_batching.py: *"])
+    assert baseline(project) == before
+
+
 def test_what_the_user_names_is_removed(project: Project) -> None:
     result = trim(project, "--only", "batching falls[8] on h200: alone", "--reason", "x")
     assert result.ret == 0
