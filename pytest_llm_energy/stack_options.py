@@ -125,10 +125,10 @@ def stacks(config: pytest.Config) -> tuple[Stack, ...]:
             raise UsageError("--energy-self-test starts engines: it does not test a gate on a server that runs")
         return _servers(config, present_url, other_url)
     present = Stack(
-        pythons=dict(config.getoption("energy_python") or ()),
+        pythons=_each_once("--energy-python", config.getoption("energy_python")),
         arguments=_by_engine(config.getoption("energy_argument")),
     )
-    named: dict[Any, tuple[str, ...]] = dict(config.getoption("energy_against") or ())
+    named = _each_once("--energy-against", config.getoption("energy_against"))
     own = _by_engine(config.getoption("energy_against_argument"))
     if config.getoption("energy_self_test"):
         if named or own:
@@ -163,6 +163,20 @@ def _servers(config: pytest.Config, present_url: str | None, other_url: str | No
         raise UsageError("--energy-starts is about engines that are started here: a server that runs is one start")
     present = Stack(endpoint=present_url)
     return (present,) if other_url is None else (present, Stack(side="against", endpoint=other_url))
+
+
+def _each_once(option: str, given: Sequence[tuple[Any, tuple[str, ...]]] | None) -> dict[Any, tuple[str, ...]]:
+    """Commands by engine, None for every engine.
+
+    Raises:
+        UsageError: an engine has several, of which one alone would run.
+    """
+    named: dict[Any, tuple[str, ...]] = {}
+    for engine, words in given or ():
+        if named.setdefault(engine, words) != words:
+            both = f"{shlex.join(named[engine])} and {shlex.join(words)}"
+            raise UsageError(f"{option} names two Pythons for {engine or 'every engine'}: {both}; give one")
+    return named
 
 
 def _by_engine(given: Sequence[tuple[str, str, Any]] | None) -> dict[str, dict[str, Any]]:

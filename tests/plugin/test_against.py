@@ -108,6 +108,10 @@ def test_one_argument_alone_makes_another_stack_and_unknown_ones_are_refused(pyt
         (["--energy-argument=enforce_eager=true"], "*is not ENGINE.NAME=VALUE with an engine of *vllm*"),
         (["--energy-against="], "*is no command that runs a Python*"),
         (["--energy-against=python3", "--energy-against=vllm=python3"], "*every engine, and another for one*"),
+        (
+            ["--energy-against=/a/py", "--energy-against=/b/py"],
+            "*every engine: /a/py and /b/py;*",
+        ),
         (["--energy-starts=0"], "*'0' is no number of engine starts*"),
     ],
 )

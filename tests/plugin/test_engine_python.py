@@ -44,3 +44,9 @@ def test_a_named_interpreter_serves_and_its_start_is_reported(pytester: pytest.P
     result.stdout.fnmatch_lines(["engines: 1 start in * s; windows * s, * % of the run"])
     again = pytester.runpytest_subprocess("--energy-replay=run.jsonl", "--energy-gate=off")
     again.stdout.fnmatch_lines(["engines: 1 start in * s; windows * s"])
+
+
+def test_two_interpreters_for_one_engine_are_refused(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess("--energy-python=vllm=/a/python", "--energy-python=vllm=/b/python")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--energy-python names two Pythons for vllm: /a/python and /b/python; give one"])
