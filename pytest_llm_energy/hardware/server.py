@@ -88,26 +88,39 @@ def _addresses(host: str) -> set[str]:
 
 
 def _is_local(address: str) -> bool:
-    if ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+    if _is_loopback(address) or _takes_all(address):
         return True
     own = {entry.address for entries in psutil.net_if_addrs().values() for entry in entries}
     return address in own
 
 
 def _listeners(addresses: set[str], port: int) -> list[int | None]:
-    """Who listens on a port of these addresses; None for one that this host does not name."""
+    """Who listens on a port of these addresses; None for one that this host does not name.
+
+    One that is unspecified, as servers print it that listen on all, is connected to as this host's own.
+    """
     try:
         sockets = psutil.net_connections("tcp")
     except psutil.Error:
         return []
+    anywhere = any(map(_takes_all, addresses))
     return [
         each.pid
         for each in sockets
         if each.status == psutil.CONN_LISTEN
         and each.laddr
         and each.laddr.port == port
-        and (each.laddr.ip in addresses or ipaddress.ip_address(each.laddr.ip).is_unspecified)
+        and (each.laddr.ip in addresses or _takes_all(each.laddr.ip) or (anywhere and _is_loopback(each.laddr.ip)))
     ]
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def _takes_all(address: str) -> bool:
+    """Whether who listens there does so on every address of its host."""
+    return ipaddress.ip_address(address.partition("%")[0]).is_unspecified
 
 
 def _group(pid: int) -> int | None:

@@ -87,6 +87,14 @@ def test_a_servers_processes_are_no_strangers_and_others_are(listeners: Listener
     assert meter.open().trouble == []
 
 
+def test_a_server_is_found_by_the_address_that_it_prints(listeners: Listeners) -> None:
+    (url, pid, _), _ = listeners
+    for everywhere in ("0.0.0.0", "[::]"):
+        server = ServerProcesses(url.replace("127.0.0.1", everywhere))
+        assert server.listeners == {pid}
+        assert server.problem is None
+
+
 def test_a_server_that_cannot_be_found_is_taken_for_what_was_there_before(listeners: Listeners) -> None:
     (_, pid, _), (_, other, newcomer) = listeners
     meter = meter_of(other)
