@@ -11,7 +11,7 @@ from pytest_llm_energy.commands.progress import clear, print_lines, say
 from pytest_llm_energy.errors import EnergyError, TraceError, UsageError
 from pytest_llm_energy.workloads.bins import PAPER, Bins, Histogram, Lengths, merged
 from pytest_llm_energy.workloads.packaged import packaged, packaged_names, read_histogram, written
-from pytest_llm_energy.workloads.traces import Trace, read_trace
+from pytest_llm_energy.workloads.traces import Trace, files, read_trace
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -78,7 +78,9 @@ def trace_of(arguments: argparse.Namespace) -> Trace:
 def _histograms(sources: Sequence[str]) -> list[Histogram]:
     """What ``--json`` wrote of parts of a trace, where all sources are that; none otherwise."""
     found = []
-    for path in map(Path, sources):
+    if any(source in packaged_names() and not Path(source).exists() for source in sources):
+        return []
+    for path in files(sources):
         if path.suffix != ".json" or not path.is_file():
             return []
         try:
@@ -96,6 +98,11 @@ def _edges(text: str) -> tuple[int, ...]:
 
 
 def _bins(arguments: argparse.Namespace) -> None:
+    if arguments.json and arguments.json.is_file() and arguments.json.stat().st_size:
+        try:
+            read_histogram(arguments.json)
+        except TraceError as error:
+            raise UsageError(f"--json writes over no other file: {error}") from error
     trace = trace_of(arguments)
     print_lines(trace_lines(trace))
     if arguments.json:

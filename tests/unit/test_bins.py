@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_llm_energy.cli import main
 from pytest_llm_energy.errors import TraceError, UsageError
 from pytest_llm_energy.workloads.bins import PAPER, Bins, Histogram, merged
 from pytest_llm_energy.workloads.packaged import packaged, packaged_names, read_histogram, written
@@ -138,3 +139,29 @@ def test_a_histogram_is_read_as_it_was_written(tmp_path: Path) -> None:
     path.write_bytes(msgspec.json.encode({**damaged, "rows": 3}))
     with pytest.raises((TraceError, UsageError), match="are not"):
         read_histogram(path)
+
+
+def test_a_part_counts_once_and_parts_may_be_named_by_their_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = [tmp_path / "parts" / f"{number}.json" for number in range(2)]
+    parts[0].parent.mkdir()
+    for part in parts:
+        part.write_bytes(written(tallied([(10, 20), (30, 40)])))
+    assert main(["bins", str(parts[0]), str(parts[0])]) == 2
+    assert "is named twice: its requests would count twice" in capsys.readouterr().err
+    for name in (parts[0].parent, parts[0].parent / "*.json"):
+        assert main(["bins", str(name)]) == 0
+        assert "2 parts: 4 rows in 2 files (histograms)" in capsys.readouterr().out
+
+
+def test_a_histogram_is_written_over_no_other_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace, other = tmp_path / "a.csv", tmp_path / "b.csv"
+    for path in (trace, other):
+        path.write_text("ContextTokens,GeneratedTokens\n10,20\n")
+    before = trace.read_bytes()
+    assert main(["bins", "--json", str(trace), str(other)]) == 2
+    assert f"--json writes over no other file: {trace} is no histogram" in capsys.readouterr().err
+    assert trace.read_bytes() == before
+    for _ in range(2):  # over one of its own
+        assert main(["bins", "--json", str(tmp_path / "b.json"), str(other)]) == 0
