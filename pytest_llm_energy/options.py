@@ -117,10 +117,14 @@ class EnergyConfig:
             raise UsageError(
                 "--energy-replay measures nothing, and --energy-resume what is missing: give one of them"
             )
-        if option("costs") and not (option("shard") or option("time_budget")):
+        states_costs = config.option.collectonly and config.option.verbose > 0
+        if option("costs") and not (option("shard") or option("time_budget") or states_costs):
             raise UsageError(
-                "--energy-costs tells what cases cost: give --energy-shard or --energy-time-budget too"
+                "--energy-costs tells what cases cost: give --energy-shard, --energy-time-budget or "
+                "--collect-only -v too"
             )
+        if (option("journal") or "").endswith(".gz"):
+            raise UsageError(f"{option('journal')}: a journal is written as plain lines; pack it when it is done")
         for other, does in NO_TIME.items():
             if option("time_budget") and option(other):
                 raise UsageError(f"--energy-time-budget chooses what to measure, and --energy-{does}")

@@ -48,6 +48,7 @@ class EnergySession:
         id: of the suite run, the same in all its processes.
         begun: monotonic seconds at which this process was configured.
         selection: what a time budget chose; None without one, and until tests are collected.
+        elsewhere: cases that other shards run, or go on with.
         to_come: scenarios of the cases that have not ended, which this process is to measure as far as it is known.
     """
 
@@ -58,6 +59,7 @@ class EnergySession:
         self.id = id
         self.begun = time.monotonic()
         self.selection: Selection | None = None
+        self.elsewhere: frozenset[CaseKey] = frozenset()
         self.to_come: dict[CaseKey, tuple[Scenario, ...]] = {}
         self._process = process
         self._meters: dict[tuple[Device, ...], Meter] = {}
@@ -123,7 +125,7 @@ class EnergySession:
                 f"{self.resumed.path} cannot be resumed here: {'; '.join(differs)}; resume it where it was begun, "
                 "or measure anew without --energy-resume"
             )
-        carry(self.resumed, self.journal)
+        carry(self.resumed, self.journal, without=self.elsewhere)
 
     @property
     def spec(self) -> GpuSpec:

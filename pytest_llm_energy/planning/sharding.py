@@ -121,6 +121,7 @@ class Shards:
         Raises:
             JournalError: the journal of ``--energy-costs`` cannot be read.
         """
+        self._session = session
         self._durations = Durations(session)
         self._shard = shard
         self._of = of
@@ -130,6 +131,10 @@ class Shards:
         """Keep this shard's part of what -m and -k selected; tests that measure nothing are of the first."""
         measuring = [item for item in items if CASE in item.stash and measures(item)]
         own = self._own(measuring)
+        resumed = self._session.resumed.finished if self._session.resumed else set()
+        known = {item.stash[CASE] for item in measuring}
+        # What an earlier run finished and no shard runs now goes on in the first one's journal.
+        self._session.elsewhere = frozenset((known if self._shard == 1 else known | resumed) - own)
         others = [
             item for item in items if not (item.stash[CASE] in own if item in measuring else self._shard == 1)
         ]

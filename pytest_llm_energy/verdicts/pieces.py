@@ -1,7 +1,7 @@
 """Suites measured in pieces: gone on with after a cut, or split over hosts."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, combinations
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import msgspec
 from pytest_llm_energy.errors import JournalError
 from pytest_llm_energy.serving.scenario import differences
 from pytest_llm_energy.verdicts.journal import Journal, read_journal
+from pytest_llm_energy.verdicts.measured import CaseKey
 from pytest_llm_energy.verdicts.records import Began, Checked, Opened, Ran, Record, Started
 from pytest_llm_energy.verdicts.segments import segments_folder
 
@@ -33,11 +34,16 @@ def differing(one: Opened, other: Opened) -> list[str]:
     return differences(*facts)
 
 
-def carry(resumed: Journal, journal: Path) -> None:
+def carry(resumed: Journal, journal: Path, *, without: Collection[CaseKey] = ()) -> None:
     """Begin a journal with what an earlier one holds of its finished cases, unless that is done already.
 
     What a cut case or one with an error left is not carried: it is measured anew. The earlier journal stays as it
     is.
+
+    Args:
+        resumed: the earlier one.
+        journal: the one that begins.
+        without: cases that journals of other shards begin with.
 
     Raises:
         JournalError: it cannot be written.
@@ -45,7 +51,7 @@ def carry(resumed: Journal, journal: Path) -> None:
     place = segments_folder(journal) / CARRIED
     if place.exists():
         return
-    lines = (msgspec.json.encode(record) + b"\n" for record in _finished(resumed))
+    lines = (msgspec.json.encode(record) + b"\n" for record in _finished(resumed, without))
     writing = place.with_suffix(f".writing-{os.getpid()}")  # xdist workers begin one journal together
     try:
         writing.write_bytes(b"".join(lines))
@@ -68,9 +74,11 @@ def read_journals(paths: Sequence[Path]) -> Journal:
             raise JournalError(f"{together}: {'; '.join(differs)}")
         if cases := one.cases & other.cases:
             raise JournalError(f"{together}: both hold {min(cases)}")
-        if starts := one.starts.keys() & other.starts.keys():
+        # Shards that go on with one journal both hold its starts; those of schema 1 are called alike by chance.
+        starts = one.starts.keys() & other.starts.keys()
+        if unlike := [start for start in sorted(starts) if one.starts[start] != other.starts[start]]:
             raise JournalError(
-                f"{together}: both hold an engine start {min(starts)!r}; journals of schema 1 are judged one by one"
+                f"{together}: both hold an engine start {unlike[0]!r}; journals of schema 1 are judged one by one"
             )
     if len(journals) == 1:
         return journals[0]
@@ -78,8 +86,9 @@ def read_journals(paths: Sequence[Path]) -> Journal:
     return Journal(paths[0], records, torn=sum(journal.torn for journal in journals))
 
 
-def _finished(journal: Journal) -> Iterator[Record]:
-    """Conditions and engine starts, and the records that count of the finished cases."""
+def _finished(journal: Journal, without: Collection[CaseKey]) -> Iterator[Record]:
+    """Conditions and engine starts, and the records that count of the finished cases but for some."""
+    finished = journal.finished - set(without)
     # A case that was being metered on when a run was cut has runs, and may have checks, that do not count.
     counting = set(map(id, chain(journal.checks, journal.ran())))
     began = {
@@ -89,7 +98,7 @@ def _finished(journal: Journal) -> Iterator[Record]:
     }
     for number, record in enumerate(journal.records):
         if isinstance(record, Opened | Started) or (
-            record.key in journal.finished
+            record.key in finished
             and number >= began.get(record.key, 0)
             and (id(record) in counting or not isinstance(record, Checked | Ran))
         ):

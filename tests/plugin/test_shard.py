@@ -105,9 +105,10 @@ def test_what_is_no_shard_is_refused(pytester: pytest.Pytester, shard: str) -> N
     result.stderr.fnmatch_lines(["*is no shard: write 1/4 for the first of four"])
 
 
-def test_costs_need_a_shard_and_a_journal(pytester: pytest.Pytester) -> None:
+def test_costs_need_something_to_tell_them_for_and_a_journal(pytester: pytest.Pytester) -> None:
     for options, message in (
-        (["--energy-costs=j.jsonl"], "*give --energy-shard or --energy-time-budget too"),
+        (["--energy-costs=j.jsonl"], "*give --energy-shard, --energy-time-budget or --collect-only -v too"),
+        (["--energy-costs=j.jsonl", "--collect-only", "-v"], "*no journal at *j.jsonl"),
         (["--energy-costs=j.jsonl", "--energy-shard=1/2"], "*no journal at *j.jsonl"),
     ):
         result = pytester.runpytest_subprocess(*options)
@@ -134,6 +135,22 @@ def test_a_shard_is_resumed_with_the_same_cases(pytester: pytest.Pytester) -> No
     pytester.runpytest_subprocess(*options, "--energy-journal=shard.jsonl")
     result = pytester.runpytest_subprocess(*options, "--energy-resume=shard.jsonl")
     result.stdout.fnmatch_lines(["resumed: 2 of 2 cases from shard.jsonl", "energy: judged 0 of 2*"])
+
+
+def test_shards_go_on_with_one_journal_and_are_judged_together(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_sums=LIVE)
+    some = "cpu-1 or cpu-2 or cpu-3"
+    pytester.runpytest_subprocess(*FAST, "-k", some, "--energy-journal=cut.jsonl").assert_outcomes(passed=3)
+    resumed = 0
+    for number in (1, 2):
+        options = (f"--energy-shard={number}/2", "--energy-resume=cut.jsonl", f"--energy-journal={number}.jsonl")
+        result = pytester.runpytest_subprocess(*FAST, *options)
+        result.assert_outcomes(passed=2)
+        (found,) = re.findall(r"^resumed: (\d) of 2 cases", result.stdout.str(), flags=re.MULTILINE)
+        resumed += int(found)
+    assert resumed == 3
+    replayed = pytester.runpytest_subprocess(*FAST, "--energy-replay=1.jsonl", "--energy-replay=2.jsonl")
+    replayed.stdout.fnmatch_lines(["*4 passed*", "energy: judged 0 of 4*"])
 
 
 def test_journals_that_hold_the_same_case_or_differ_in_hardware_are_not_judged_together(project: Project) -> None:
