@@ -11,6 +11,7 @@ from pytest_llm_energy.serving.arms import Arms, Series
 from pytest_llm_energy.serving.scenario import Scenario
 from pytest_llm_energy.verdicts.measured import CaseKey
 
+FIXTURES = "pytest_llm_energy.fixtures"
 GPU = "gpu"
 FULL = "full"
 CASES = "energy_cases"
@@ -18,6 +19,7 @@ NO_CASES = "-"
 """GPU model of the stand-in for a test that has no cases on the GPU models collected for."""
 
 LOOKS_LIKE_A_KEY = re.compile(r"(?:a|b|gh|gb|h|l|t|v|rtx)\d+\w*|[cg]pu\w")
+WORD = re.compile(r"[A-Za-z_]\w*")
 TP_DEGREES = (1, 2, 4, 8)
 
 
@@ -40,19 +42,36 @@ def register(config: pytest.Config, specs: Iterable[GpuSpec]) -> None:
         line(f"tp{degree}: energy tests on {degree} device(s)")
 
 
-def gpu_keys_in(expression: str, *, known_marks: Sequence[str]) -> list[str]:
-    """GPU model keys that occur as words in a ``-m`` expression, in order.
+class Key(str):
+    """Key of a GPU model that this package has an energy test collected for, or ``NO_CASES``."""
+
+    __slots__ = ()
+
+
+def gets_own(metafunc: pytest.Metafunc, name: str) -> bool:
+    """Whether a test gets this package's fixture of a name, and not one or a parameter that a project calls so."""
+    for definition in reversed(metafunc._arg2fixturedefs.get(name, ())):
+        if definition.func.__module__ == FIXTURES:
+            return True
+        if name not in definition.argnames:
+            return False
+    return False
+
+
+def gpu_keys_in(expression: str) -> list[str]:
+    """GPU model keys that occur as words in a ``-m`` expression, in order, each once."""
+    return list(dict.fromkeys(word for word in WORD.findall(expression) if word in catalogue()))
+
+
+def assert_spelt(expression: str, *, known_marks: Sequence[str]) -> None:
+    """Each word of a ``-m`` expression is a mark, or looks like no GPU model's key.
 
     Raises:
-        pytest.UsageError: a word is no mark and looks like a misspelt key.
+        pytest.UsageError: a word looks like a misspelt key.
     """
-    keys = []
-    for word in re.findall(r"[A-Za-z_]\w*", expression):
-        if word in catalogue():
-            keys.append(word)
-        elif word not in known_marks and LOOKS_LIKE_A_KEY.fullmatch(word):
+    for word in WORD.findall(expression):
+        if word not in catalogue() and word not in known_marks and LOOKS_LIKE_A_KEY.fullmatch(word):
             raise pytest.UsageError(f"-m: {unknown_gpu_message(word)}")
-    return list(dict.fromkeys(keys))
 
 
 def cases(mark: pytest.Mark, specs: Iterable[GpuSpec]) -> tuple[str, list[Any]]:
@@ -71,7 +90,7 @@ def cases(mark: pytest.Mark, specs: Iterable[GpuSpec]) -> tuple[str, list[Any]]:
     for spec in specs:
         values = _values(mark, spec)
         parameters += [_parameter(spec.key, value) for value in (() if isinstance(values, str) else values)]
-    return mark.args[0], parameters or [pytest.param(NO_CASES, None)]
+    return mark.args[0], parameters or [pytest.param(Key(NO_CASES), None)]
 
 
 def why_none(mark: pytest.Mark, spec: GpuSpec) -> str | None:
@@ -89,9 +108,9 @@ def _values(mark: pytest.Mark, spec: GpuSpec) -> Any:
 def _parameter(key: str, value: Any) -> Any:
     """A pair of GPU model and value, from a value or from what ``pytest.param`` made of it."""
     if not isinstance(value, type(pytest.param())):
-        return pytest.param(key, value, id=f"{key}-{value}")
+        return pytest.param(Key(key), value, id=f"{key}-{value}")
     (inner,) = value.values
-    return pytest.param(key, inner, id=f"{key}-{value.id or inner}", marks=value.marks)
+    return pytest.param(Key(key), inner, id=f"{key}-{value.id or inner}", marks=value.marks)
 
 
 def limited_to(item: pytest.Item, spec: GpuSpec) -> bool:

@@ -87,7 +87,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[OUTCOMES] = Outcomes()
     config.pluginmanager.register(config.stash[OUTCOMES], "llm-energy-outcomes")
     markers.register(config, catalogue().values())
-    _named(config)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -112,7 +111,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Collect an energy test for this host's GPU model, and for those that -m names."""
-    requested = [name for name in OF_GPU_MODELS if name in metafunc.fixturenames]
+    requested = [name for name in OF_GPU_MODELS if markers.gets_own(metafunc, name)]
     if not requested:
         return
     if len(requested) > 1:
@@ -123,7 +122,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     (fixture,) = requested
     specs = _specs(metafunc.config)
     if (cases := metafunc.definition.get_closest_marker(markers.CASES)) is None:
-        keys = [spec.key for spec in specs]
+        keys = [markers.Key(spec.key) for spec in specs]
         metafunc.parametrize(fixture, keys, indirect=True, ids=keys)
         return
     own, item = specs[0], metafunc.definition
@@ -165,6 +164,8 @@ def pytest_pycollect_makeitem(
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out full grids, skip what this host cannot run, bring tests of one engine together."""
+    if SPECS in config.stash:  # an energy test was met
+        markers.assert_spelt(config.option.markexpr, known_marks=_known_marks(config))
     if not re.search(rf"\b{markers.FULL}\b", config.option.markexpr):
         full = [item for item in items if CASE in item.stash and item.get_closest_marker(markers.FULL)]
         if full:
@@ -341,8 +342,8 @@ def _takes_no_time(item: pytest.Item) -> bool:
 
 def _gpu_of(item: pytest.Item) -> str | None:
     callspec = getattr(item, "callspec", None)
-    keys = [callspec.params[name] for name in OF_GPU_MODELS if name in callspec.params] if callspec else []
-    return keys[0] if keys else None
+    params = [callspec.params.get(name) for name in OF_GPU_MODELS] if callspec else []
+    return next((str(key) for key in params if isinstance(key, markers.Key)), None)
 
 
 def _specs(config: pytest.Config) -> tuple[GpuSpec, ...]:
@@ -354,15 +355,14 @@ def _specs(config: pytest.Config) -> tuple[GpuSpec, ...]:
             raise pytest.UsageError(str(error)) from error
         if own.key not in catalogue():
             markers.register(config, [own])
-        named = (gpu_spec(key) for key in _named(config) if key not in (own.key, own.family))
+        keys = markers.gpu_keys_in(config.option.markexpr)
+        named = (gpu_spec(key) for key in keys if key not in (own.key, own.family))
         config.stash[SPECS] = (own, *named)
     return config.stash[SPECS]
 
 
-def _named(config: pytest.Config) -> list[str]:
-    """GPU models that occur in -m."""
-    known = [re.split(r"[(:]", line)[0].strip() for line in config.getini("markers")]
-    return markers.gpu_keys_in(config.option.markexpr, known_marks=known)
+def _known_marks(config: pytest.Config) -> list[str]:
+    return [re.split(r"[(:]", line)[0].strip() for line in config.getini("markers")]
 
 
 def _title(energy: EnergySession) -> str:

@@ -170,3 +170,38 @@ def test_b(energy_meter, scenario): pass
         "test_a[cpu-compiled]",
         "test_b[cpu-compiled]",
     ]
+
+
+def test_a_project_that_calls_its_own_things_so_is_left_alone(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("""
+import pytest
+
+@pytest.fixture
+def gpu_model():
+    return "our own"
+""")
+    pytester.makepyfile(
+        test_fixture="def test_x(gpu_model): assert gpu_model == 'our own'",
+        test_parameter="""
+import pytest
+
+@pytest.mark.v2
+@pytest.mark.parametrize("energy_baselines", ["a", "b"])
+def test_x(energy_baselines): assert energy_baselines in "ab"
+""",
+    )
+    result = pytester.runpytest("-Wignore::pytest.PytestUnknownMarkWarning")
+    result.assert_outcomes(passed=3)
+    assert "energy:" not in result.stdout.str()
+    pytester.runpytest("-m", "v2", "-Wignore::pytest.PytestUnknownMarkWarning").assert_outcomes(passed=2)
+
+
+def test_a_fixture_that_builds_on_this_packages_makes_an_energy_test(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("""
+import pytest
+
+@pytest.fixture
+def gpu_model(gpu_model):
+    return gpu_model
+""")
+    assert collected(pytester, "def test_x(gpu_model): pass") == ["test_x[cpu]"]
