@@ -34,7 +34,7 @@ from pytest_llm_energy.reporting import summary
 from pytest_llm_energy.reporting.live import Live, LogLines, Silent, StatusLine, Uncaptured
 from pytest_llm_energy.reporting.no_cases import NoCases
 from pytest_llm_energy.session import EnergySession
-from pytest_llm_energy.verdicts.segments import has_segments, segments_folder
+from pytest_llm_energy.verdicts.segments import claim, has_segments, make_folder
 
 __all__ = ["energy_baselines", "energy_meter", "gpu_model"]
 
@@ -87,6 +87,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[OUTCOMES] = Outcomes()
     config.pluginmanager.register(config.stash[OUTCOMES], "llm-energy-outcomes")
     markers.register(config, catalogue().values())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have the journal that is named for this run alone, before an xdist worker is started."""
+    options, worker = session.config.stash[SESSION].options, hasattr(session.config, "workerinput")
+    if options.journal and not (options.replay or session.config.option.collectonly or worker):
+        try:
+            claim(options.journal)
+        except EnergyError as error:
+            raise pytest.UsageError(str(error)) from error
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -317,13 +328,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def _begin_journal(session: EnergySession) -> None:
     """Prove that it can be written; begin it with what a resumed one holds."""
     try:
-        segments_folder(session.journal).mkdir(parents=True, exist_ok=True)
+        make_folder(session.journal)
         session.carry_over()
-    except OSError as error:
-        raise pytest.UsageError(
-            f"cannot write the journal at {session.journal}: {error.strerror}; name another place with "
-            "--energy-journal"
-        ) from error
     except EnergyError as error:
         raise pytest.UsageError(str(error)) from error
 

@@ -24,10 +24,7 @@ class Segment:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab", buffering=0)
         except OSError as error:
-            raise JournalError(
-                f"cannot write the journal at {path}: {error.strerror or error}; name another place with "
-                "--energy-journal"
-            ) from error
+            raise JournalError(_not_written(path, error)) from error
 
     def write(self, record: Record) -> None:
         """Append a record.
@@ -55,6 +52,44 @@ class Segment:
 def segments_folder(journal: Path) -> Path:
     """Where the segments of a journal lie until they are joined."""
     return journal.with_name(journal.name + ".segments")
+
+
+def claim(journal: Path) -> None:
+    """Make the folder of its segments, which no other run may have made.
+
+    Raises:
+        JournalError: another run writes that journal, or it cannot be written.
+    """
+    folder = segments_folder(journal)
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise JournalError(
+            f"{folder} exists: another run writes {journal}, or was killed before it measured anything; name "
+            "another with --energy-journal, or remove that folder"
+        ) from error
+    except OSError as error:
+        raise JournalError(_not_written(journal, error)) from error
+    if journal.exists():  # since that run has ended
+        folder.rmdir()
+        raise JournalError(f"{journal} exists: a journal is of one run; name another with --energy-journal")
+
+
+def make_folder(journal: Path) -> None:
+    """Make the folder of its segments, unless it is there.
+
+    Raises:
+        JournalError: it cannot be made.
+    """
+    try:
+        segments_folder(journal).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JournalError(_not_written(journal, error)) from error
+
+
+def _not_written(path: Path, error: OSError) -> str:
+    says = error.strerror or error
+    return f"cannot write the journal at {path}: {says}; name another place with --energy-journal"
 
 
 def has_segments(journal: Path) -> bool:

@@ -121,6 +121,24 @@ def test_a_journal_is_not_overwritten(pytester: pytest.Pytester) -> None:
     result.stderr.fnmatch_lines(["*j.jsonl exists: a journal is of one run*"])
 
 
+def test_a_journal_that_another_run_is_about_to_write_is_left_to_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_nothing(): pass")
+    (pytester.path / "j.jsonl.segments").mkdir()
+    for workers in ("-n0", "-n2"):
+        result = pytester.runpytest_subprocess("--energy-journal=j.jsonl", workers)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines(["*j.jsonl.segments exists: another run writes *j.jsonl, or was killed*"])
+    assert (pytester.path / "j.jsonl.segments").is_dir()
+    assert pytester.runpytest_subprocess("--energy-journal=other.jsonl").ret == 0
+    assert not list(pytester.path.glob("other.jsonl*"))
+
+
+def test_a_journal_is_not_written_packed(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess("--energy-journal=j.jsonl.gz")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*j.jsonl.gz: a journal is written as plain lines; pack it when it is done"])
+
+
 def test_a_journal_that_cannot_be_written_stops_before_anything_is_measured(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_sums=WORK + "\ndef test_window(energy_meter): raise AssertionError('must not run')\n")
     (pytester.path / "file").touch()
