@@ -8,6 +8,9 @@ import msgspec
 from pytest_llm_energy.errors import TraceError, UsageError
 from pytest_llm_energy.workloads.bins import Histogram
 
+LARGEST = 2**24
+"""Bytes: a line for each of a hundred by a hundred bins takes about 250 kB."""
+
 
 def packaged_names() -> tuple[str, ...]:
     """Names of the histograms that ship with the package."""
@@ -32,6 +35,8 @@ def read_histogram(path: Path) -> Histogram:
         TraceError: the file cannot be read, or is no histogram.
     """
     try:
+        if path.stat().st_size > LARGEST:
+            raise TraceError(f"{path} is no histogram: it has more than {LARGEST:,} bytes")
         return msgspec.json.decode(path.read_bytes(), type=Histogram)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise TraceError(f"{path} is no histogram: {error}") from error

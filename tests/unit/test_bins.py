@@ -165,3 +165,11 @@ def test_a_histogram_is_written_over_no_other_file(tmp_path: Path, capsys: pytes
     assert trace.read_bytes() == before
     for _ in range(2):  # over one of its own
         assert main(["bins", "--json", str(tmp_path / "b.json"), str(other)]) == 0
+
+
+def test_a_large_trace_is_not_read_whole_to_see_whether_it_is_a_histogram(tmp_path: Path) -> None:
+    large = tmp_path / "large.json"
+    with large.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(TraceError, match="is no histogram: it has more than"):
+        read_histogram(large)
