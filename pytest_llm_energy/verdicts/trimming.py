@@ -119,13 +119,13 @@ def _without(baseline: Baseline, part: Part) -> Baseline:
     case = cases.pop(name, None)
     if case is None:  # with a part that held this one
         return baseline
-    if part.claim is not None:
-        kept = {claim: absent for claim, absent in case.absent.items() if claim != part.claim}
-        return msgspec.structs.replace(baseline, cases={**cases, name: msgspec.structs.replace(case, absent=kept)})
-    arms = {arm: identity for arm, identity in case.arms.items() if part.arm not in (None, arm)}
-    bare = msgspec.structs.replace(case, arms={})
-    if arms or (part.arm is not None and bare != BaselineCase(tp=case.tp, arms={})):
-        cases[name] = msgspec.structs.replace(case, arms=arms)
+    absent = {claim: since for claim, since in case.absent.items() if claim != part.claim}
+    arms = case.arms
+    if part.claim is None:
+        arms = {arm: identity for arm, identity in case.arms.items() if part.arm not in (None, arm)}
+    left = msgspec.structs.replace(case, arms=arms, absent=absent)
+    if part != Part(key=part.key) and left != BaselineCase(tp=case.tp, arms={}):
+        cases[name] = left
     sessions = tuple(_session_with(session, name, arms) for session in baseline.sessions)
     return msgspec.structs.replace(baseline, cases=cases, sessions=sessions)
 

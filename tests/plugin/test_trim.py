@@ -146,6 +146,20 @@ def test_what_is_recorded_of_a_case_outlives_its_last_arm(project: Project) -> N
     assert "falls[8]" not in baseline(project).cases
 
 
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_a_case_of_which_nothing_is_left_is_gone(project: Project, last: int) -> None:
+    case = "batching falls[8] on h200"
+    claim = f"{case}: batched costs more than alone"
+    journal = project.journal("now.jsonl", claim=costs)
+    folder = str(project.path / "baselines")
+    assert main(["absent", str(journal.path), claim, "--reason", "x", "--baselines", folder]) == 0
+    parts = [f"{case}: alone", f"{case}: batched", claim]
+    for part in parts[last + 1 :] + parts[: last + 1]:
+        assert "falls[8]" in baseline(project).cases
+        assert trim(project, "--only", part, "--reason", "x").ret == 0
+    assert "falls[8]" not in baseline(project).cases
+
+
 def test_what_is_named_twice_or_with_what_holds_it_is_removed_once(project: Project) -> None:
     case = "batching falls[8] on h200"
     result = trim(project, "--only", case, "--only", f"{case}: alone", "--only", case, "--reason", "x")
