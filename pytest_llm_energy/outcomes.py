@@ -116,10 +116,11 @@ class Outcomes:
             config.workeroutput["llm_energy_selection"] = msgspec.to_builtins(energy.selection)
             config.workeroutput["llm_energy_host"] = msgspec.to_builtins(energy.detected)
             return
-        try:
-            join_segments(energy.journal)
-        except EnergyError as error:
-            self.problem = str(error)
+        if not (energy.options.replay or config.option.collectonly):  # those write none, and another run may
+            try:
+                join_segments(energy.journal)
+            except EnergyError as error:
+                self.problem = str(error)
         if energy.options.journal is None:
             with suppress(OSError):  # of ours, where nothing is in it
                 energy.journal.parent.rmdir()

@@ -95,7 +95,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     options, worker = session.config.stash[SESSION].options, hasattr(session.config, "workerinput")
     if options.journal and not (options.replay or session.config.option.collectonly or worker):
         try:
-            claim(options.journal)
+            session.config.add_cleanup(claim(options.journal))
         except EnergyError as error:
             raise pytest.UsageError(str(error)) from error
 

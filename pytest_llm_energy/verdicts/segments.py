@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -54,8 +56,11 @@ def segments_folder(journal: Path) -> Path:
     return journal.with_name(journal.name + ".segments")
 
 
-def claim(journal: Path) -> None:
+def claim(journal: Path) -> Callable[[], None]:
     """Make the folder of its segments, which no other run may have made.
+
+    Returns:
+        What takes it away again, if nothing is in it.
 
     Raises:
         JournalError: another run writes that journal, or it cannot be written.
@@ -73,6 +78,12 @@ def claim(journal: Path) -> None:
     if journal.exists():  # since that run has ended
         folder.rmdir()
         raise JournalError(f"{journal} exists: a journal is of one run; name another with --energy-journal")
+
+    def release() -> None:
+        with suppress(OSError):
+            folder.rmdir()
+
+    return release
 
 
 def make_folder(journal: Path) -> None:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.journals import SimulatedSession
+
 WORK = """
 import pytest
 from pytest_llm_energy import costs, saves
@@ -128,9 +130,18 @@ def test_a_journal_that_another_run_is_about_to_write_is_left_to_it(pytester: py
         result = pytester.runpytest_subprocess("--energy-journal=j.jsonl", workers)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines(["*j.jsonl.segments exists: another run writes *j.jsonl, or was killed*"])
+    SimulatedSession(pytester.path / "old.jsonl")
+    for measuring_nothing in ("--collect-only", "--energy-replay=old.jsonl"):
+        assert pytester.runpytest_subprocess("--energy-journal=j.jsonl", measuring_nothing).ret == 0
     assert (pytester.path / "j.jsonl.segments").is_dir()
-    assert pytester.runpytest_subprocess("--energy-journal=other.jsonl").ret == 0
-    assert not list(pytester.path.glob("other.jsonl*"))
+
+
+def test_a_journal_that_was_to_be_written_leaves_nothing_where_none_is(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_nothing(): pass")
+    assert pytester.runpytest_subprocess("--energy-journal=j.jsonl").ret == 0
+    pytester.makeconftest("import pytest\ndef pytest_sessionstart(): pytest.exit('no service')")
+    assert pytester.runpytest_subprocess("--energy-journal=j.jsonl").ret == pytest.ExitCode.INTERRUPTED
+    assert not list(pytester.path.glob("j.jsonl*"))
 
 
 def test_a_journal_is_not_written_packed(pytester: pytest.Pytester) -> None:
