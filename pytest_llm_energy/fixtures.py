@@ -10,6 +10,7 @@ import pytest
 from pytest_llm_energy.energy_baselines import EnergyBaselines
 from pytest_llm_energy.energy_meter import EnergyMeter as EnergyMeter  # users annotate their tests from here
 from pytest_llm_energy.energy_meter import GpuModel as GpuModel
+from pytest_llm_energy.markers import Key
 from pytest_llm_energy.session import EnergySession
 from pytest_llm_energy.verdicts.baselines import read_baseline, read_published
 from pytest_llm_energy.verdicts.measured import CaseKey
@@ -73,4 +74,5 @@ def energy_baselines(request: pytest.FixtureRequest) -> EnergyBaselines:
 
 def measures(item: pytest.Item) -> bool:
     """Whether an energy test measures, and does not judge baselines alone."""
-    return energy_baselines.__name__ not in getattr(item, "fixturenames", ())
+    callspec = getattr(item, "callspec", None)
+    return callspec is None or not isinstance(callspec.params.get(energy_baselines.__name__), Key)

@@ -12,6 +12,9 @@ from pytest_llm_energy.serving.scenario import Scenario
 from pytest_llm_energy.verdicts.measured import CaseKey
 
 FIXTURES = "pytest_llm_energy.fixtures"
+OF_GPU_MODELS = ("gpu_model", "energy_baselines")
+"""Fixtures by which a test is an energy test; it is collected for a GPU model."""
+
 GPU = "gpu"
 FULL = "full"
 CASES = "energy_cases"
@@ -48,7 +51,25 @@ class Key(str):
     __slots__ = ()
 
 
-def gets_own(metafunc: pytest.Metafunc, name: str) -> bool:
+def of_gpu_model(metafunc: pytest.Metafunc) -> str | None:
+    """The fixture by which a test is an energy test, and is collected for GPU models; None for other tests.
+
+    Raises:
+        pytest.Collector.CollectError: the test asks for fixtures that do not go together.
+    """
+    requested = [name for name in OF_GPU_MODELS if _gets_own(metafunc, name)]
+    if len(requested) > 1:
+        raise pytest.Collector.CollectError(
+            "energy_baselines judges what was measured before: request it without gpu_model and energy_meter"
+        )
+    if not requested and _gets_own(metafunc, "energy_meter"):
+        raise pytest.Collector.CollectError(
+            "energy_meter needs the gpu_model of its package, and another one hides that: call the other otherwise"
+        )
+    return requested[0] if requested else None
+
+
+def _gets_own(metafunc: pytest.Metafunc, name: str) -> bool:
     """Whether a test gets this package's fixture of a name, and not one or a parameter that a project calls so."""
     for definition in reversed(metafunc._arg2fixturedefs.get(name, ())):
         if definition.func.__module__ == FIXTURES:

@@ -42,9 +42,6 @@ __all__ = ["energy_baselines", "energy_meter", "gpu_model"]
 SPECS = pytest.StashKey[tuple[GpuSpec, ...]]()
 """On the config: GPU models that energy tests are collected for."""
 
-OF_GPU_MODELS = (gpu_model.__name__, energy_baselines.__name__)
-"""Fixtures by which a test is an energy test; it is collected for a GPU model."""
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Register the options."""
@@ -122,15 +119,9 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Collect an energy test for this host's GPU model, and for those that -m names."""
-    requested = [name for name in OF_GPU_MODELS if markers.gets_own(metafunc, name)]
-    if not requested:
+    fixture = markers.of_gpu_model(metafunc)
+    if fixture is None:
         return
-    if len(requested) > 1:
-        raise pytest.Collector.CollectError(
-            f"{energy_baselines.__name__} judges what was measured before: request it without "
-            f"{gpu_model.__name__} and {energy_meter.__name__}"
-        )
-    (fixture,) = requested
     specs = _specs(metafunc.config)
     if (cases := metafunc.definition.get_closest_marker(markers.CASES)) is None:
         keys = [markers.Key(spec.key) for spec in specs]
@@ -348,7 +339,7 @@ def _takes_no_time(item: pytest.Item) -> bool:
 
 def _gpu_of(item: pytest.Item) -> str | None:
     callspec = getattr(item, "callspec", None)
-    params = [callspec.params.get(name) for name in OF_GPU_MODELS] if callspec else []
+    params = [callspec.params.get(name) for name in markers.OF_GPU_MODELS] if callspec else []
     return next((str(key) for key in params if isinstance(key, markers.Key)), None)
 
 

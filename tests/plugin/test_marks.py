@@ -205,3 +205,26 @@ def gpu_model(gpu_model):
     return gpu_model
 """)
     assert collected(pytester, "def test_x(gpu_model): pass") == ["test_x[cpu]"]
+
+
+def test_a_gpu_model_that_hides_the_meters_is_named(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("import pytest\n@pytest.fixture\ndef gpu_model():\n    return 'our own'\n")
+    pytester.makepyfile("def test_x(energy_meter): pass")
+    result = pytester.runpytest()
+    result.stdout.fnmatch_lines(["*energy_meter needs the gpu_model of its package, and another one hides that*"])
+
+
+def test_what_a_project_calls_energy_baselines_leaves_a_test_that_measures_one(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("import pytest\n@pytest.fixture\ndef energy_baselines():\n    return 'our own'\n")
+    pytester.makepyfile(
+        test_sums="""
+def test_x(energy_meter, energy_baselines):
+    assert energy_baselines == "our own"
+    energy_meter.check(energy_meter.compare(one=lambda: sum(range(9)), other=lambda: sum(range(9))))
+"""
+    )
+    fast = ("--energy-window=0.02", "--energy-runs=2", "--energy-gate=off")
+    pytester.runpytest_subprocess(*fast, "--energy-journal=j.jsonl").assert_outcomes(passed=1)
+    replayed = pytester.runpytest_subprocess(*fast, "--energy-replay=j.jsonl")
+    replayed.stdout.fnmatch_lines(["*, replayed =*"])
+    assert "journal:" not in replayed.stdout.str()
