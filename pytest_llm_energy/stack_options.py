@@ -26,7 +26,7 @@ def add_stack_options(add: Callable[..., None]) -> None:
         action="append",
         metavar="ENGINE=COMMAND",
         help="the Python to run an engine in, such as vllm=/opt/vllm/bin/python; it needs nothing of this plugin "
-        "(default: pytest's own; may be given once per engine)",
+        "(default: pytest's own; of several for an engine the last)",
     )
     add(
         "--energy-argument",
@@ -125,10 +125,10 @@ def stacks(config: pytest.Config) -> tuple[Stack, ...]:
             raise UsageError("--energy-self-test starts engines: it does not test a gate on a server that runs")
         return _servers(config, present_url, other_url)
     present = Stack(
-        pythons=_each_once("--energy-python", config.getoption("energy_python")),
+        pythons=dict(config.getoption("energy_python") or ()),  # the last one: addopts may hold another
         arguments=_by_engine(config.getoption("energy_argument")),
     )
-    named = _each_once("--energy-against", config.getoption("energy_against"))
+    named = _others(config.getoption("energy_against"))
     own = _by_engine(config.getoption("energy_against_argument"))
     if config.getoption("energy_self_test"):
         if named or own:
@@ -165,17 +165,17 @@ def _servers(config: pytest.Config, present_url: str | None, other_url: str | No
     return (present,) if other_url is None else (present, Stack(side="against", endpoint=other_url))
 
 
-def _each_once(option: str, given: Sequence[tuple[Any, tuple[str, ...]]] | None) -> dict[Any, tuple[str, ...]]:
-    """Commands by engine, None for every engine.
+def _others(given: Sequence[tuple[Any, tuple[str, ...]]] | None) -> dict[Any, tuple[str, ...]]:
+    """Commands of the other stack by engine, None for every engine.
 
     Raises:
-        UsageError: an engine has several, of which one alone would run.
+        UsageError: an engine has several, as if there were several other stacks.
     """
     named: dict[Any, tuple[str, ...]] = {}
     for engine, words in given or ():
         if named.setdefault(engine, words) != words:
             both = f"{shlex.join(named[engine])} and {shlex.join(words)}"
-            raise UsageError(f"{option} names two Pythons for {engine or 'every engine'}: {both}; give one")
+            raise UsageError(f"--energy-against names two Pythons for {engine or 'every engine'}: {both}; give one")
     return named
 
 

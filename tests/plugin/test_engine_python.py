@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from pytest_llm_energy.stack_options import stacks
+
 ENERGY_TEST = """
 from pytest_llm_energy import Scenario
 
@@ -46,7 +48,10 @@ def test_a_named_interpreter_serves_and_its_start_is_reported(pytester: pytest.P
     again.stdout.fnmatch_lines(["engines: 1 start in * s; windows * s"])
 
 
-def test_two_interpreters_for_one_engine_are_refused(pytester: pytest.Pytester) -> None:
-    result = pytester.runpytest_subprocess("--energy-python=vllm=/a/python", "--energy-python=vllm=/b/python")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--energy-python names two Pythons for vllm: /a/python and /b/python; give one"])
+def test_the_last_interpreter_that_is_named_for_an_engine_serves(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = [("vllm", ("/in/addopts",)), ("vllm", ("/on/the/command/line",))]
+    monkeypatch.setattr(request.config.option, "energy_python", named)
+    (present,) = stacks(request.config)
+    assert present.pythons == {"vllm": ("/on/the/command/line",)}
