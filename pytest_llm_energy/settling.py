@@ -22,7 +22,6 @@ def settled(
     """Judge; meter on what is open, as often as there may be looks; meter once more what would fail.
 
     If the user interrupts what is metered beyond the plan, the rounds that are whole are judged, and the run stops.
-    Levels beside another stack's have looks for that, and are not metered once more.
 
     Args:
         series: what has been metered; more is added.
@@ -39,8 +38,7 @@ def settled(
         if not metered_on(series, rows, arms=check.arms, looks=patience.looks - look, session=session, say=say):
             break
         rows = judge(check, series.measured(), conditions)
-    would_fail = failing([row for row in rows if not _beside(row)], "on")
-    if would_fail and patience.confirms and not (series.repeated or patience.interrupted):
+    if failing(rows, "on") and patience.confirms and not (series.repeated or patience.interrupted):
         try:
             series.meter_again(session.plan, say, why="would fail")
         except KeyboardInterrupt:

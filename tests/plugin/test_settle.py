@@ -280,6 +280,23 @@ def test_beside_another_stack_only_what_is_open_is_metered_again(pytester: pytes
     replayed.stdout.fnmatch_lines(expected)
 
 
+def test_beside_another_stack_what_would_fail_is_metered_again_where_no_time_is_left_to_settle(
+    pytester: pytest.Pytester,
+) -> None:
+    # Three rounds in which this stack takes a fifth more, and three in which it takes a fifth less.
+    dearer, leaner = [1.2, 1.0, 1.0, 1.2, 1.2, 1.0], [1.0, 0.8, 0.8, 1.0, 1.0, 0.8]
+    no_time = "\nfrom pytest_llm_energy.patience import Patience\nPatience.seconds = 0.0\n"
+    joules = f"joules = itertools.cycle({dearer + leaner})"
+    pytester.makeconftest(re.sub(r"joules = itertools\.chain\(.*\)", joules, SCATTERING) + no_time)
+    pytester.makepyfile(test_serving=NEAR_ITS_BUDGET)
+    options = ("--energy-runs=3", "--energy-window=0.01", f"--energy-against=transformers={sys.executable}")
+    told_not_to = pytester.runpytest_subprocess(*options, "--energy-settle=0", "--energy-journal=three.jsonl")
+    told_not_to.stdout.fnmatch_lines(["* 3 * regressed", "energy: judged 1 of 1 (1 regressed)"])
+    result = pytester.runpytest_subprocess(*options, "--energy-journal=six.jsonl")
+    assert result.ret == 5
+    result.stdout.fnmatch_lines(["* 6 * inconclusive (too-noisy)", "energy: judged 0 of 1 (1 inconclusive)*"])
+
+
 NEAR_ITS_BUDGET = """
 from pytest_llm_energy import Scenario
 
