@@ -117,8 +117,7 @@ class EnergyConfig:
             raise UsageError(
                 "--energy-replay measures nothing, and --energy-resume what is missing: give one of them"
             )
-        states_costs = config.option.collectonly and config.option.verbose > 0
-        if option("costs") and not (option("shard") or option("time_budget") or states_costs):
+        if option("costs") and not (option("shard") or option("time_budget") or states_costs(config)):
             raise UsageError(
                 "--energy-costs tells what cases cost: give --energy-shard, --energy-time-budget or "
                 "--collect-only -v too"
@@ -263,6 +262,11 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("energy_country", "default of --energy-country", default="")
     parser.addini("energy_intensity", "default of --energy-intensity", default="")
     parser.addini("energy_pue", "default of --energy-pue", default="")
+
+
+def states_costs(config: pytest.Config) -> bool:
+    """Whether what cases cost is listed, and none is run."""
+    return bool(config.option.collectonly and config.option.verbose > 0)
 
 
 def percentage(text: str) -> float:

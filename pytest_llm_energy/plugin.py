@@ -34,7 +34,7 @@ from pytest_llm_energy.reporting import summary
 from pytest_llm_energy.reporting.live import Live, LogLines, Silent, StatusLine, Uncaptured
 from pytest_llm_energy.reporting.no_cases import NoCases
 from pytest_llm_energy.session import EnergySession
-from pytest_llm_energy.verdicts.segments import claim, has_segments, make_folder
+from pytest_llm_energy.verdicts.segments import claim, make_folder
 
 __all__ = ["energy_baselines", "energy_meter", "gpu_model"]
 
@@ -70,16 +70,12 @@ def pytest_configure(config: pytest.Config) -> None:
         if energy.shard:
             config.pluginmanager.register(Shards(session, *energy.shard), "llm-energy-shards")
         # After the shards: plugins whose hooks come last do so in the order in which they were registered.
-        states_costs = config.option.collectonly and config.option.verbose > 0
-        if energy.time_budget_seconds or (states_costs and not energy.replay and not energy.self_test):
+        states_costs = options.states_costs(config) and not (energy.replay or energy.self_test)
+        if energy.time_budget_seconds or states_costs:
             chooses = TimeBudget(session, energy.time_budget_seconds)
             config.pluginmanager.register(chooses, "llm-energy-time-budget")
     except EnergyError as error:
         raise pytest.UsageError(str(error)) from error
-    if not handed and energy.journal and (energy.journal.exists() or has_segments(energy.journal)):
-        raise pytest.UsageError(
-            f"{energy.journal} exists: a journal is of one run; name another with --energy-journal"
-        )
     config.stash[SESSION] = session
     config.stash[OUTCOMES] = Outcomes()
     config.pluginmanager.register(config.stash[OUTCOMES], "llm-energy-outcomes")
@@ -89,10 +85,11 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Have the journal that is named for this run alone, before an xdist worker is started."""
-    options, worker = session.config.stash[SESSION].options, hasattr(session.config, "workerinput")
-    if options.journal and not (options.replay or session.config.option.collectonly or worker):
+    config = session.config
+    journal, replay = config.stash[SESSION].options.journal, config.stash[SESSION].options.replay
+    if journal and not (replay or config.option.collectonly or hasattr(config, "workerinput")):
         try:
-            session.config.add_cleanup(claim(options.journal))
+            config.add_cleanup(claim(journal))
         except EnergyError as error:
             raise pytest.UsageError(str(error)) from error
 

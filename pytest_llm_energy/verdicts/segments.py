@@ -63,21 +63,24 @@ def claim(journal: Path) -> Callable[[], None]:
         What takes it away again, if nothing is in it.
 
     Raises:
-        JournalError: another run writes that journal, or it cannot be written.
+        JournalError: another run wrote that journal, or writes it, or it cannot be written.
     """
     folder = segments_folder(journal)
+    is_there = f"{journal} exists: a journal is of one run; name another with --energy-journal"
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:
+        if any(folder.glob("*.jsonl")):
+            raise JournalError(is_there) from error
         raise JournalError(
             f"{folder} exists: another run writes {journal}, or was killed before it measured anything; name "
             "another with --energy-journal, or remove that folder"
         ) from error
     except OSError as error:
         raise JournalError(_not_written(journal, error)) from error
-    if journal.exists():  # since that run has ended
+    if journal.exists():  # seen last: another run may have ended just now
         folder.rmdir()
-        raise JournalError(f"{journal} exists: a journal is of one run; name another with --energy-journal")
+        raise JournalError(is_there)
 
     def release() -> None:
         with suppress(OSError):
@@ -101,11 +104,6 @@ def make_folder(journal: Path) -> None:
 def _not_written(path: Path, error: OSError) -> str:
     says = error.strerror or error
     return f"cannot write the journal at {path}: {says}; name another place with --energy-journal"
-
-
-def has_segments(journal: Path) -> bool:
-    """Whether a run that was killed, or still runs, left segments of a journal."""
-    return any(segments_folder(journal).glob("*.jsonl"))
 
 
 def join_segments(journal: Path) -> None:
