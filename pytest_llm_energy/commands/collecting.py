@@ -52,7 +52,7 @@ def collect(paths: Sequence[str], gpus: Iterable[str]) -> dict[CaseKey, frozense
         raise UsageError(f"{' '.join(paths)} cannot be collected:\n{said.getvalue()}")
     if cases.skipped:
         listed = "\n".join(f"  {each}" for each in cases.skipped)
-        raise UsageError(f"{' '.join(paths)}: not known are the tests of what is skipped here\n{listed}")
+        raise UsageError(f"{' '.join(paths)}: what is skipped here may hold energy tests:\n{listed}")
     if not cases.arms:
         raise UsageError(f"no energy test under {' '.join(paths)}")
     return cases.arms

@@ -25,7 +25,7 @@ NOT_FOUND = (404, {"error": {"message": "no such path"}})
 def model_folder(folder: Path) -> Path:
     """A tiny model without weights, whose tokenizer makes a token of every byte."""
     folder.mkdir()
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "float32"}
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
     (folder / "config.json").write_text(json.dumps(config | TINY_LLAMA.config))
     words = ["<s>", "<pad>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     words += [f"<word {number}>" for number in range(len(words), TINY_LLAMA.config["vocab_size"])]
